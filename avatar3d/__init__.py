@@ -1,0 +1,28 @@
+"""avatar3d: from a video of one person to their talking 3D avatar."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Avatar": "avatar3d.avatar",
+    "Camera": "avatar3d.geometry",
+    "HeadModel": "avatar3d.head",
+    "Motion": "avatar3d.motion",
+    "Subject": "avatar3d.subject",
+    "UserError": "avatar3d.errors",
+    "capture": "avatar3d.capture",
+    "load": "avatar3d.avatar",
+    "render": "avatar3d.rendering",
+    "train": "avatar3d.training",
+}
+
+__all__ = [*sorted(_EXPORTS), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that `import avatar3d` stays quick."""
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'avatar3d' has no attribute {name!r}")

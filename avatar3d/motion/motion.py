@@ -1,0 +1,165 @@
+"""The Motion noun: ARKit-52 expression, head pose and gaze over time, whoever made it."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from avatar3d.errors import UserError
+from avatar3d.head.arkit import ARKIT_52
+from avatar3d.io.atomic import atomic_path
+
+__all__ = ["Motion"]
+
+FORMAT_VERSION = 1
+_TRACKS = ("expression", "residual", "head_pose", "gaze", "torso_pose")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a face does over T frames. A track that is None is not driven by this motion.
+
+    Attributes:
+        fps: frames per second; frame i is shown from i / fps on.
+        expression: (T, 52) ARKit weights, columns as `ARKIT_52`, usually in [0, 1].
+        head_pose: (T, 4, 4) rigid transform of the head from its rest pose, in the head frame of
+            the rest pose (metres). Identity is the avatar's rest pose, so it transfers to others.
+        gaze: (T, 2, 2) radians; eye (left, right) x (yaw to the person's left, pitch up).
+        residual: (T, R) further mouth rows of one head model; dropped for any other avatar.
+        torso_pose: (T, 4, 4) like head_pose for the shoulders; None lets the avatar predict it
+            from head_pose.
+        source: free text, where it came from.
+    """
+
+    fps: float
+    expression: np.ndarray | None = None
+    head_pose: np.ndarray | None = None
+    gaze: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    torso_pose: np.ndarray | None = None
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "expression": (len(ARKIT_52),),
+            "head_pose": (4, 4),
+            "gaze": (2, 2),
+            "torso_pose": (4, 4),
+        }
+        lengths = {}
+        for name in _TRACKS:
+            track = getattr(self, name)
+            if track is None:
+                continue
+            track = np.ascontiguousarray(track, np.float32)
+            object.__setattr__(self, name, track)
+            tail = shapes.get(name, track.shape[1:2])
+            if track.shape[1:] != tail or not np.isfinite(track).all():
+                raise UserError(
+                    f"Motion track {name} must be finite with shape (T, {', '.join(map(str, tail))})"
+                    f", got {track.shape}{' with non-finite values' if track.shape[1:] == tail else ''}."
+                )
+            lengths[name] = len(track)
+        if len(set(lengths.values())) != 1:
+            raise UserError(f"Motion tracks differ in length or are all missing: {lengths}.")
+        if not (np.isfinite(self.fps) and 1 <= self.fps <= 1000):
+            raise UserError(f"Motion frame rate must be within 1 to 1000, got {self.fps}.")
+
+    def __len__(self) -> int:
+        return next(len(t) for t in (getattr(self, n) for n in _TRACKS) if t is not None)
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self) / self.fps
+
+    def slice(self, start: int, stop: int) -> "Motion":
+        """Frames start..stop-1."""
+        return self._map(lambda name, track: track[start:stop])
+
+    def over(self, other: "Motion") -> "Motion":
+        """This motion's tracks, with those it lacks taken from `other` (resampled to its times).
+
+        `other` is looped forth and back when it is shorter, so that poses never jump.
+        """
+        index = np.arange(len(self)) * other.fps / self.fps
+        aligned = other.at(_ping_pong(index, len(other)))
+        own = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
+        return replace(aligned, fps=self.fps, source=self.source, **own)
+
+    def resampled(self, fps: float) -> "Motion":
+        """The same motion at another frame rate, linearly interpolated."""
+        count = max(1, round(self.duration * fps))
+        index = np.minimum(np.arange(count) * self.fps / fps, len(self) - 1)
+        return replace(self.at(index), fps=fps)
+
+    def at(self, index: np.ndarray) -> "Motion":
+        """Tracks at fractional frame indices (N,) in [0, T - 1]; rotations are re-orthonormalised."""
+        low = np.clip(np.floor(index).astype(int), 0, len(self) - 1)
+        high = np.minimum(low + 1, len(self) - 1)
+        weight = (index - low).astype(np.float32)
+
+        def interpolate(name: str, track: np.ndarray) -> np.ndarray:
+            w = weight.reshape(-1, *[1] * (track.ndim - 1))
+            mixed = track[low] * (1 - w) + track[high] * w
+            return _orthonormal(mixed) if name.endswith("pose") else mixed
+
+        return self._map(interpolate)
+
+    def without(self, *names: str) -> "Motion":
+        """A copy with the named tracks removed."""
+        return replace(self, **dict.fromkeys(names))
+
+    def save(self, path: str | Path) -> None:
+        """Write an npz of the tracks with a JSON header; see `load`."""
+        header = {
+            "format": "avatar3d.motion",
+            "version": FORMAT_VERSION,
+            "fps": self.fps,
+            "frames": len(self),
+            "source": self.source,
+            "expression_names": list(ARKIT_52),
+        }
+        tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez_compressed(handle, header=np.array(json.dumps(header)), **tracks)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Motion":
+        """Read a motion file.
+
+        Raises:
+            UserError: missing, not a motion file, of a newer version, or with broken tracks.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                header = json.loads(str(data["header"]))
+                tracks = {n: data[n] for n in _TRACKS if n in data}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"Cannot read the motion file {path}; it must be an .npz written by avatar3d."
+            ) from error
+        if header.get("format") != "avatar3d.motion" or header.get("version") != FORMAT_VERSION:
+            raise UserError(f"{path} is not a motion file of version {FORMAT_VERSION}.")
+        return cls(fps=float(header["fps"]), source=str(header.get("source", "")), **tracks)
+
+    def _map(self, change) -> "Motion":
+        tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
+        return replace(self, **{name: change(name, track) for name, track in tracks.items()})
+
+
+def _ping_pong(index: np.ndarray, count: int) -> np.ndarray:
+    if count == 1:
+        return np.zeros_like(index)
+    period = 2.0 * (count - 1)
+    folded = np.mod(index, period)
+    return np.minimum(folded, period - folded)
+
+
+def _orthonormal(transform: np.ndarray) -> np.ndarray:
+    """Nearest rigid transforms to blends (N, 4, 4) of neighbouring ones."""
+    u, _, vt = np.linalg.svd(transform[:, :3, :3])
+    result = transform.copy()
+    result[:, :3, :3] = u @ vt
+    return result

@@ -1,0 +1,117 @@
+"""What capture knows about the head in every frame (`tracking.npz`)."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from avatar3d.errors import UserError
+from avatar3d.geometry import Camera
+from avatar3d.io.atomic import atomic_path
+from avatar3d.motion.motion import Motion
+
+__all__ = ["Tracking"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Head geometry of T frames of W x H pixels. Metres, radians, OpenCV camera axes.
+
+    Attributes:
+        head_model: name of the `HeadModel`; head_model_fingerprint: its `fingerprint`.
+        K: (3, 3) intrinsics in pixels; size: (2,) int, width and height.
+        identity: (I,) coefficients; landmark_offsets: (478, 3) personal offsets, metres.
+        T_camera_rest: (4, 4) the rest pose: a rigid mean of the head pose over the clip.
+        T_camera_head: (T, 4, 4) head frame to camera frame.
+        T_camera_torso: (T, 4, 4) likewise for the shoulders, which at rest coincide with the head
+            frame: `T_camera_torso = T_camera_rest` where the torso has not moved.
+        expression: (T, 52) ARKit weights; residual: (T, R) the head model's further rows.
+        gaze: (T, 2, 2) eye (left, right) x (yaw to the person's left, pitch up).
+        landmarks: (T, 478, 2) detected, pixels.
+        landmarks_fit: (T, 478, 2) the fitted model's landmarks, pixels.
+        confidence: (T,) in [0, 1]; valid: (T,) bool, frames that training may use.
+    """
+
+    head_model: str
+    head_model_fingerprint: str
+    K: np.ndarray
+    size: np.ndarray
+    identity: np.ndarray
+    landmark_offsets: np.ndarray
+    T_camera_rest: np.ndarray
+    T_camera_head: np.ndarray
+    T_camera_torso: np.ndarray
+    expression: np.ndarray
+    residual: np.ndarray
+    gaze: np.ndarray
+    landmarks: np.ndarray
+    landmarks_fit: np.ndarray
+    confidence: np.ndarray
+    valid: np.ndarray
+
+    def __post_init__(self) -> None:
+        frames = len(self.T_camera_head)
+        for name in (
+            "T_camera_torso", "expression", "residual", "gaze", "landmarks", "landmarks_fit",
+            "confidence", "valid",
+        ):  # fmt: skip
+            if len(getattr(self, name)) != frames:
+                raise UserError(
+                    f"The tracking is damaged: {name} has {len(getattr(self, name))} frames, "
+                    f"T_camera_head has {frames}; run `avatar3d capture` again."
+                )
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, np.ndarray) and not np.isfinite(value).all():
+                raise UserError(
+                    f"The tracking is damaged: {f.name} has non-finite values; "
+                    "run `avatar3d capture` again."
+                )
+
+    def __len__(self) -> int:
+        return len(self.T_camera_head)
+
+    @property
+    def camera(self) -> Camera:
+        return Camera(self.K, int(self.size[0]), int(self.size[1]))
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(T, 52 + R) weights of all expression rows of the head model."""
+        return np.concatenate([self.expression, self.residual], axis=1)
+
+    def motion(self, fps: float) -> Motion:
+        """The captured performance as a Motion relative to the rest pose."""
+        inverse = np.linalg.inv(self.T_camera_rest)
+        return Motion(
+            fps=fps,
+            expression=self.expression,
+            residual=self.residual,
+            head_pose=inverse @ self.T_camera_head,
+            torso_pose=inverse @ self.T_camera_torso,
+            gaze=self.gaze,
+            source="capture",
+        )
+
+    def save(self, path: str | Path) -> None:
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez_compressed(handle, format_version=np.array(FORMAT_VERSION), **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tracking":
+        """Raises UserError when the file is missing, damaged or of another version."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                if int(data["format_version"]) != FORMAT_VERSION:
+                    raise ValueError(f"format {int(data['format_version'])}")
+                arrays = {f.name: data[f.name] for f in fields(cls)}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"Cannot read the tracking {path} ({error}); run `avatar3d capture` again."
+            ) from error
+        for name in ("head_model", "head_model_fingerprint"):
+            arrays[name] = str(arrays[name])
+        return cls(**arrays)
