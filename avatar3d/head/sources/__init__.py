@@ -1,0 +1,1 @@
+"""Adapters: each turns one published head model into a `HeadModel`."""
