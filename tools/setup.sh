@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Makes the environment of the project, or brings it up to date; quick when nothing has changed.
+#
+#   bash tools/setup.sh
+#
+# AVATAR3D_VENV    where the environment goes (default: .venv beside this folder)
+# AVATAR3D_PYTHON  the Python to make it with (default: the first suitable one found)
+#
+# The package is installed as a wheel, not linked to this tree, so that what is run and tested is
+# what a user gets.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${AVATAR3D_VENV:-$root/.venv}
+python=$venv/bin/python
+cd "$root"
+
+fail() {
+    printf 'setup: %s\n' "$1" >&2
+    exit 1
+}
+
+# suitable PYTHON FIRST LAST: is it a Python 3.FIRST to 3.LAST that runs?
+suitable() {
+    "$1" -c "import sys; sys.exit(not ((3, $2) <= sys.version_info[:2] <= (3, $3)))" >/dev/null 2>&1
+}
+
+# 3.11 and 3.12 come first: the capture models ship inside a wheel that ends there.
+find_python() {
+    local first candidate without_venv=
+    local candidates=(python3 python3.12 python3.11 python3.14 python3.13
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-4]*/bin/python3)
+    [[ -z ${AVATAR3D_PYTHON:-} ]] || candidates=("$AVATAR3D_PYTHON")
+    for first in 11 13; do
+        for candidate in "${candidates[@]}"; do
+            suitable "$candidate" "$first" $((first + 1)) || continue
+            if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+                printf '%s\n' "$candidate"
+                return
+            fi
+            without_venv=$candidate
+        done
+    done
+    [[ -z $without_venv ]] || fail "$without_venv cannot make environments; install its venv module \
+(Debian and Ubuntu: apt install python3-venv) and run this again."
+    fail "no Python 3.11 to 3.14 found; install python3 and python3-venv, or name one with \
+AVATAR3D_PYTHON=/path/to/python3."
+}
+
+# A hash over the names and contents of the given files and folders.
+digest() {
+    "$python" - "$@" <<'PY'
+import hashlib, pathlib, sys
+
+digest = hashlib.sha256(sys.version.encode())
+for argument in sys.argv[1:]:
+    path = pathlib.Path(argument)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so":
+            digest.update(f"{file}\0".encode() + file.read_bytes() + b"\0")
+print(digest.hexdigest())
+PY
+}
+
+# Run quietly; show everything if it fails.
+quietly() {
+    local log=$venv/setup.log
+    "$@" >"$log" 2>&1 || { cat "$log" >&2; fail "failed: $*"; }
+}
+
+pip() {
+    quietly "$python" -m pip --disable-pip-version-check --no-input "$@"
+}
+
+if ! "$python" -c 'import pip' >/dev/null 2>&1; then
+    found=$(find_python)
+    printf 'setup: making %s with %s\n' "$venv" "$("$found" --version)" >&2
+    rm -rf "$venv"
+    "$found" -m venv "$venv" || fail "could not make $venv; is there space and permission?"
+fi
+
+wanted=$(digest pyproject.toml tools/constraints.txt)
+if [[ $(cat "$venv/dependencies.stamp" 2>/dev/null) != "$wanted" ]]; then
+    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
+        fail "no C++ compiler found; install one (Debian and Ubuntu: apt install g++)."
+    printf 'setup: installing dependencies (a few minutes the first time)\n' >&2
+    rm -f "$venv"/*.stamp
+    pip install -c tools/constraints.txt nanobind scikit-build-core cmake ninja
+    pip install -c tools/constraints.txt --no-build-isolation ".[all]"
+    printf '%s\n' "$wanted" >"$venv/dependencies.stamp"
+fi
+
+# mediapipe asks for the OpenCV build that needs libGL and glib; bare machines have neither, and
+# the headless build of the same version brings the same module.
+if ! "$python" -c 'import cv2' >/dev/null 2>&1 && "$python" -m pip show -q opencv-contrib-python; then
+    version=$("$python" -c \
+        'from importlib.metadata import version; print(version("opencv-contrib-python"))')
+    printf 'setup: no libGL here, taking the headless OpenCV %s\n' "$version" >&2
+    pip uninstall --yes opencv-contrib-python
+    pip install --no-deps "opencv-contrib-python-headless==$version"
+    "$python" -c 'import cv2' || fail "OpenCV does not load; the error above says why."
+fi
+
+wanted=$wanted-$(digest avatar3d conf cuda README.md LICENSE)
+if [[ $(cat "$venv/package.stamp" 2>/dev/null) != "$wanted" ]]; then
+    printf 'setup: building and installing avatar3d\n' >&2
+    pip install --no-deps --force-reinstall --no-build-isolation \
+        --config-settings=build-dir="$venv/build" .
+    printf '%s\n' "$wanted" >"$venv/package.stamp"
+fi
