@@ -19,7 +19,9 @@ _SKIN_END = 11247  # last vertex of face, neck and shoulders
 _NARROW_FACE_END = 6705
 _UV_TILES = 7  # the materials lie side by side in u
 
-_OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)  # fmt: skip
+_OUTER_LIPS = (
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
+)  # fmt: skip
 
 
 def from_npz(path: str | Path, landmarks_npz: str | Path | None = None) -> HeadModel:
