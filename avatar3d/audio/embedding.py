@@ -28,8 +28,9 @@ _CHUNK = 40 * _WINDOW_FRAMES  # 30 s
 _FLOAT, _INT64 = 1, 7  # TensorProto.DataType
 
 
+@lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether onnxruntime is installed and the network can be had."""
+    """Whether onnxruntime is installed and the network can be had; asked once per process."""
     try:
         _session()
     except UserError:
@@ -124,7 +125,7 @@ def _session() -> Any:
     options.log_severity_level = 3  # the overridable shape is on purpose
     options.intra_op_num_threads = 2
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    path = get("speech_embedding")
+    path = get("speech-embedding")
     try:
         return onnxruntime.InferenceSession(
             tap(path.read_bytes()), options, providers=["CPUExecutionProvider"]
