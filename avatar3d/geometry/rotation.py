@@ -37,7 +37,9 @@ def rotation_to_vector(matrix: Tensor) -> Tensor:
     quaternion = matrix_to_quaternion(matrix)
     w, xyz = quaternion[..., :1], quaternion[..., 1:]
     norm = xyz.norm(dim=-1, keepdim=True)
-    factor = torch.where(norm < 1e-7, 2 / w.clamp_min(1e-12), 2 * torch.atan2(norm, w) / norm.clamp_min(1e-12))
+    factor = torch.where(
+        norm < 1e-7, 2 / w.clamp_min(1e-12), 2 * torch.atan2(norm, w) / norm.clamp_min(1e-12)
+    )
     return xyz * factor
 
 

@@ -207,9 +207,7 @@ class ShapedHead:
             for eye, part in enumerate(("eye_left", "eye_right")):
                 chosen = self.model.part == PARTS.index(part)
                 center = self.eye_centers[eye]
-                vertices[chosen] = (vertices[chosen] - center) @ eye_rotation(
-                    *gaze[eye]
-                ).T + center
+                vertices[chosen] = (vertices[chosen] - center) @ eye_rotation(*gaze[eye]).T + center
         return vertices
 
 

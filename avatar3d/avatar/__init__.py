@@ -1,0 +1,8 @@
+"""Avatar: a radiance field of one person that a Motion and a Camera turn into pictures."""
+
+from avatar3d.avatar.base import Avatar
+from avatar3d.avatar.file import load
+from avatar3d.avatar.splat import SplatAvatar
+from avatar3d.avatar.state import SplatState
+
+__all__ = ["Avatar", "SplatAvatar", "SplatState", "load"]

@@ -1,0 +1,138 @@
+"""A splat avatar before training: sampled, coloured from a few frames, and bound to the head."""
+
+import numpy as np
+
+from avatar3d.avatar.clouds import Cloud, bound_cloud, hair_cloud, torso_cloud
+from avatar3d.avatar.state import SplatState
+from avatar3d.avatar.torso import fit_torso_map
+from avatar3d.avatar.views import Views
+from avatar3d.head.model import PARTS, HeadModel, ShapedHead
+from avatar3d.subject import Subject, Tracking
+
+__all__ = ["initial_state", "principal_map"]
+
+_BOUND_SHARE, _HAIR_SHARE = 0.72, 0.14
+_BASIS_LIMIT = 3.0
+_EXPRESSION_GAIN, _GAZE_GAIN = 3.0, 2.0  # relative weight of the signals in the basis
+
+
+def initial_state(
+    subject: Subject,
+    tracking: Tracking,
+    model: HeadModel,
+    frames: np.ndarray,
+    budget: int,
+    basis_size: int,
+    rng: np.random.Generator,
+) -> SplatState:
+    """A state ready for training.
+
+    Args:
+        subject: source of images and mattes.
+        tracking: geometry to bind to.
+        model: the head model of the tracking.
+        frames: indices of the frames that may be looked at (never the test frames).
+        budget: number of Gaussians, met within a few per cent.
+        basis_size: K, number of attribute blendshapes.
+        rng: source of randomness.
+    """
+    head = model.shaped(tracking.identity, tracking.landmark_offsets)
+    views = Views(subject, tracking, head, frames)
+    hair_budget = round(budget * _HAIR_SHARE)
+    bound_budget = round(budget * _BOUND_SHARE)
+    clouds = [
+        bound_cloud(head, views, bound_budget, rng),
+        hair_cloud(head, views, hair_budget, rng),
+        torso_cloud(views, budget - bound_budget - hair_budget, rng),
+    ]
+    attributes = _stack(clouds, rng)
+    mesh = _used_mesh(head, attributes.pop("face"))
+    expression_map, mean = principal_map(tracking, frames, basis_size)
+    motion = tracking.motion(subject.fps)
+    assert motion.head_pose is not None and motion.torso_pose is not None
+    with_basis = len(clouds[0].face)
+    state = SplatState(
+        **mesh,
+        **attributes,
+        basis=np.zeros((with_basis, 10, basis_size), np.float32),
+        map=expression_map,
+        mean=mean,
+        bias=np.zeros(basis_size, np.float32),
+        limit=np.array(_BASIS_LIMIT, np.float32),
+        T_camera_rest=tracking.T_camera_rest,
+        K_matrix=tracking.K,
+        size=tracking.size,
+        torso_map=fit_torso_map(motion.head_pose[frames], motion.torso_pose[frames], subject.fps),
+        expression_min=tracking.weights[frames].min(0),
+        expression_max=tracking.weights[frames].max(0),
+    )
+    state.validate()
+    return state
+
+
+def _stack(clouds: list[Cloud], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Per-Gaussian arrays of the state; bound ones first."""
+    count = sum(len(cloud.face) for cloud in clouds)
+    scales = []
+    for cloud in clouds:
+        # Flat ones lie in the plane of their triangle; the others start nearly round.
+        shape = (0.6, 0.6, 0.18) if cloud.flat else (0.6, 0.6, 0.4)
+        scales.append(np.log(cloud.spacing[:, None] * np.array(shape)))
+    log_scale = np.concatenate(scales) + rng.normal(0, 0.1, (count, 3))
+    turn = rng.normal(0, 0.5, count)
+    quat = np.stack([np.cos(turn), 0 * turn, 0 * turn, np.sin(turn)], 1)
+
+    def joined(field: str) -> np.ndarray:
+        return np.concatenate([getattr(cloud, field) for cloud in clouds])
+
+    return {
+        "face": joined("face").astype(np.int32),
+        "bary": joined("bary").astype(np.float32),
+        "part": joined("part"),
+        "position": joined("position").astype(np.float32),
+        "quat": quat.astype(np.float32),
+        "log_scale": log_scale.astype(np.float32),
+        "opacity": joined("opacity").astype(np.float32),
+        "color": joined("color").astype(np.float32),
+    }
+
+
+def _used_mesh(head: ShapedHead, face: np.ndarray) -> dict[str, np.ndarray]:
+    """The triangles that carry Gaussians, their vertices, and `face` renumbered to them."""
+    model = head.model
+    used_faces, renumbered = np.unique(face[face >= 0], return_inverse=True)
+    used_vertices, corners = np.unique(model.faces[used_faces], return_inverse=True)
+    new_face = np.full(len(face), -1, np.int32)
+    new_face[face >= 0] = renumbered
+    eye = np.zeros(len(used_vertices), np.uint8)
+    for side, name in enumerate(("eye_left", "eye_right"), 1):
+        eye[model.part[used_vertices] == PARTS.index(name)] = side
+    return {
+        "vertices": head.vertices[used_vertices].astype(np.float32),
+        "expression": model.expression[:, used_vertices].astype(np.float32),
+        "faces": corners.reshape(-1, 3).astype(np.int32),
+        "torso_weight": model.torso_weight[used_vertices].astype(np.float32),
+        "eye": eye,
+        "eye_centers": head.eye_centers.astype(np.float32),
+        "face": new_face,
+    }
+
+
+def principal_map(
+    tracking: Tracking, frames: np.ndarray, basis_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear map (K, E + 4) from the driving signal to blendshape weights, and its mean (E + 4,).
+
+    The principal directions of the signal over the clip, not whitened: whitening would give noise
+    directions the same say as the jaw.
+    """
+    gaze = tracking.gaze[frames].reshape(len(frames), 4)
+    gain = np.r_[np.full(tracking.weights.shape[1], _EXPRESSION_GAIN), np.full(4, _GAZE_GAIN)]
+    signal = np.concatenate([tracking.weights[frames], gaze], 1) * gain
+    mean = signal.mean(0)
+    _, spread, directions = np.linalg.svd(signal - mean, full_matrices=False)
+    rows = np.zeros((basis_size, len(gain)))
+    count = min(basis_size, len(directions))
+    largest = max(spread[0] / np.sqrt(len(frames)), 1e-6)
+    rows[:count] = directions[:count] / largest
+    return (rows * gain).astype(np.float32), (mean / gain).astype(np.float32)

@@ -1,0 +1,205 @@
+"""The first Gaussians of each part: skin, eyes and mouth on the mesh; hair; shoulders."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from avatar3d.avatar.state import SplatState
+from avatar3d.avatar.views import Views
+from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS
+from avatar3d.head.model import PARTS, ShapedHead
+
+__all__ = ["Cloud", "bound_cloud", "hair_cloud", "torso_cloud"]
+
+# Gaussians per square centimetre before scaling to the budget. People look at eyes and lips
+# first; the back of the head is hardly ever seen.
+_DENSITY = {
+    "face": 11.0, "lips": 38.0, "scalp": 2.0, "ears": 6.0, "neck": 3.0, "shoulders": 1.0,
+    "mouth_cavity": 5.0, "gums": 7.0, "teeth_upper": 15.0, "teeth_lower": 15.0, "tongue": 7.0,
+    "eye_socket": 10.0, "eye_left": 40.0, "eye_right": 40.0, "lashes": 0.0,
+}  # fmt: skip
+_NEAR = ((LIPS, 0.009, 38.0), (EYE_LEFT + EYE_RIGHT, 0.009, 45.0), (BROWS, 0.008, 25.0))
+# A photograph of closed lips would colour what lies behind them wrongly.
+_INSIDE_COLOR = {
+    "mouth_cavity": (0.15, 0.06, 0.06), "gums": (0.45, 0.2, 0.2), "tongue": (0.5, 0.25, 0.25),
+    "teeth_upper": (0.75, 0.7, 0.65), "teeth_lower": (0.7, 0.65, 0.6),
+}  # fmt: skip
+_TORSO_ABOVE = 0.9  # triangles that move with the shoulders are left to the torso's own Gaussians
+_CHEST_FRONT, _SHOULDER_BACK = 0.05, 0.06  # metres in front of / behind the ears
+
+
+@dataclass
+class Cloud:
+    """n Gaussians under construction; fields as in `SplatState`.
+
+    Attributes:
+        spacing: (n,) metres to the neighbours, from which the scales follow.
+        flat: lie flat on their triangle, rather than being round.
+    """
+
+    face: np.ndarray
+    bary: np.ndarray
+    position: np.ndarray
+    spacing: np.ndarray
+    color: np.ndarray
+    opacity: np.ndarray
+    part: np.ndarray
+    flat: bool
+
+
+def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Generator) -> Cloud:
+    """About `budget` Gaussians on the triangles of face, eyes, mouth and neck."""
+    model = head.model
+    normal, _ = _normals(head)
+    expected = _triangle_density(head) * np.linalg.norm(normal, axis=1) / 2 * 1e4
+    scale = budget / max(expected.sum(), 1e-9)
+    count = np.floor(expected * scale + rng.random(len(expected))).astype(int)
+    face = np.repeat(np.arange(len(count)), count)
+    bary = rng.dirichlet(np.ones(3), len(face))  # uniform over a triangle
+
+    color, seen = views.colors(face, bary)
+    skin = np.median(color[seen], axis=0) if seen.any() else np.full(3, 0.5)
+    color[~seen] = skin * 0.8
+    part = model.part[model.faces[face, 0]]
+    splat_part = np.full(len(face), SplatState.PARTS.index("skin"), np.uint8)
+    for name, inside_color in _INSIDE_COLOR.items():
+        color[part == PARTS.index(name)] = inside_color
+        splat_part[part == PARTS.index(name)] = SplatState.PARTS.index("mouth")
+    for name in ("eye_left", "eye_right"):
+        splat_part[part == PARTS.index(name)] = SplatState.PARTS.index("eyes")
+    return Cloud(
+        face=face,
+        bary=bary,
+        position=np.zeros((len(face), 3)),
+        spacing=0.01 / np.sqrt(_triangle_density(head)[face] * scale),
+        color=color,
+        opacity=np.where(splat_part == 0, 2.0, 1.0),
+        part=splat_part,
+        flat=True,
+    )
+
+
+def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Generator) -> Cloud:
+    """Matte pixels above the chin that the mesh leaves free, plus a shell over the scalp."""
+    points, colors = [], []
+    chosen = range(0, len(views.indices), 3)
+    for view in chosen:
+        index = views.indices[view]
+        rows, columns = np.nonzero((views.mattes[view] > 128) & (views.face[view] < 0))
+        above = np.flatnonzero(rows < views.chin_row(view) - 0.05 * views.camera.height)
+        picked = rng.permutation(above)[: budget // (2 * len(chosen))]
+        rows, columns = rows[picked], columns[picked]
+        T = views.tracking.T_camera_head[index]
+        depth = T[2, 3] + rng.normal(0, 0.015, len(picked))
+        points.append((views.rays(rows, columns) * depth[:, None] - T[:3, 3]) @ T[:3, :3])
+        colors.append(views.images[view][rows, columns])
+    outer, outer_color = np.concatenate(points), np.concatenate(colors)
+    shell, shell_color = _scalp_shell(head, views, budget - len(outer), outer_color, rng)
+    xyz = np.concatenate([outer, shell])
+    face, bary, position = _bind(head, xyz)
+    return Cloud(
+        face=face,
+        bary=bary,
+        position=position,
+        spacing=np.full(len(face), 0.18 / np.sqrt(max(len(face), 1))),
+        color=np.concatenate([outer_color, shell_color]),
+        opacity=np.zeros(len(face)),
+        part=np.full(len(face), SplatState.PARTS.index("hair"), np.uint8),
+        flat=False,
+    )
+
+
+def torso_cloud(views: Views, budget: int, rng: np.random.Generator) -> Cloud:
+    """Matte pixels below the chin that head and neck leave free, on a gently curved chest."""
+    points, colors, areas = [], [], []
+    chosen = range(0, len(views.indices), 3)
+    for view in chosen:
+        torso = views.tracking.T_camera_torso[views.indices[view]]
+        free = views.triangle_torso_weight(view) > _TORSO_ABOVE
+        rows, columns = np.nonzero((views.mattes[view] > 100) & free)
+        below = np.flatnonzero(rows >= views.chin_row(view) - 0.05 * views.camera.height)
+        areas.append(len(below))
+        picked = rng.permutation(below)[: budget // len(chosen)]
+        rays = views.rays(rows[picked], columns[picked])
+        sideways = rays[:, 0] * torso[2, 3] - torso[0, 3]
+        curve = np.minimum((sideways / 0.2) ** 2, 1)
+        depth = torso[2, 3] - _CHEST_FRONT + (_CHEST_FRONT + _SHOULDER_BACK) * curve
+        depth += rng.normal(0, 0.004, len(picked))
+        points.append((rays * depth[:, None] - torso[:3, 3]) @ torso[:3, :3])
+        colors.append(views.images[view][rows[picked], columns[picked]])
+    xyz = np.concatenate(points)
+    pixels_apart = np.sqrt(np.mean(areas) / max(len(xyz), 1))
+    spacing = pixels_apart * views.tracking.T_camera_rest[2, 3] / views.camera.K[0, 0]
+    return Cloud(
+        face=np.full(len(xyz), -1),
+        bary=np.zeros((len(xyz), 3)),
+        position=xyz,
+        spacing=np.full(len(xyz), max(spacing, 2e-4)),
+        color=np.concatenate(colors),
+        opacity=np.full(len(xyz), 1.5),
+        part=np.full(len(xyz), SplatState.PARTS.index("torso"), np.uint8),
+        flat=False,
+    )
+
+
+def _triangle_density(head: ShapedHead) -> np.ndarray:
+    """Wanted Gaussians per square centimetre (F,), before scaling to the budget."""
+    model = head.model
+    part = model.part[model.faces[:, 0]]
+    density = np.array([_DENSITY[name] for name in PARTS])[part]
+    center = head.vertices[model.faces].mean(1)
+    points = model.landmarks_of(head.vertices)
+    on_face = np.isin(part, [PARTS.index("face"), PARTS.index("lips")])
+    for landmarks, reach, value in _NEAR:
+        distance, _ = cKDTree(points[list(landmarks)]).query(center)
+        near = on_face & (distance < reach)
+        density[near] = np.maximum(density[near], value)
+    for side, name in enumerate(("eye_left", "eye_right")):
+        eyeball = part == PARTS.index(name)
+        density[eyeball & (center[:, 2] < head.eye_centers[side, 2] + 0.006)] = 0
+    density[model.torso_weight[model.faces].mean(1) > _TORSO_ABOVE] = 0
+    return density
+
+
+def _normals(head: ShapedHead) -> tuple[np.ndarray, np.ndarray]:
+    """Area-weighted normals (F, 3), twice the area long, and triangle centres (F, 3)."""
+    corners = head.vertices[head.model.faces]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), corners.mean(1)
+
+
+def _scalp_shell(
+    head: ShapedHead, views: Views, count: int, hair: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points up to 12 mm above the scalp and their colours, (count, 3) each."""
+    model = head.model
+    normal, center = _normals(head)
+    length = np.linalg.norm(normal, axis=1)
+    forehead = model.landmarks_of(head.vertices)[10, 1]
+    scalp = (model.part[model.faces[:, 0]] == PARTS.index("scalp")) & (length > 0)
+    candidates = np.flatnonzero(scalp & (center[:, 1] > forehead - 0.06))
+    if not len(candidates) or count <= 0:
+        return np.zeros((0, 3)), np.zeros((0, 3))
+    face = rng.choice(candidates, count, p=length[candidates] / length[candidates].sum())
+    lift = rng.random((count, 1)) * 0.012
+    color, seen = views.colors(face, np.full((count, 3), 1 / 3))
+    color[~seen] = np.median(hair, axis=0) if len(hair) else 0.25
+    return center[face] + normal[face] / length[face, None] * lift, color
+
+
+def _bind(head: ShapedHead, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nearest rigid head triangle of each point, its centre, and the point in its frame."""
+    model = head.model
+    rigid = model.torso_weight[model.faces].max(1) < 0.01
+    rigid &= np.isin(model.part[model.faces[:, 0]], [PARTS.index(p) for p in ("scalp", "ears")])
+    carriers = np.flatnonzero(rigid)
+    normal, center = _normals(head)
+    _, nearest = cKDTree(center[carriers]).query(xyz)
+    face = carriers[nearest]
+    corners = head.vertices[model.faces[face]]
+    u = corners[:, 1] - corners[:, 0]
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    n = normal[face] / np.linalg.norm(normal[face], axis=1, keepdims=True)
+    frame = np.stack([u, np.cross(n, u), n], -1)
+    position = np.einsum("nij,ni->nj", frame, xyz - center[face])
+    return face, np.full((len(xyz), 3), 1 / 3), position

@@ -1,0 +1,187 @@
+"""The splat avatar: posed Gaussians over a background plate."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, pose_gaussians
+from avatar3d.avatar.state import SplatState
+from avatar3d.avatar.torso import predict_torso
+from avatar3d.errors import UserError
+from avatar3d.geometry import Camera, yaw_pitch_roll
+from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
+from avatar3d.kernels import rasterize
+from avatar3d.motion.audio_driver import AudioDriver
+from avatar3d.motion.motion import Motion
+
+__all__ = ["SplatAvatar"]
+
+
+@dataclass
+class SplatAvatar:
+    """A trained head of Gaussians; see `Avatar` for the attributes and `SplatState` for `state`.
+
+    `driver` turns speech into this person's mouth motion; None when the clip had no speech.
+    """
+
+    state: SplatState
+    background: np.ndarray | None
+    idle_motion: Motion
+    driver: AudioDriver | None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def camera(self) -> Camera:
+        width, height = (int(side) for side in self.state.size)
+        return Camera(np.asarray(self.state.K_matrix, np.float64), width, height)
+
+    def render(
+        self,
+        expression: Mapping[str, float] | np.ndarray | None = None,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+        roll: float = 0.0,
+        gaze: tuple[float, float] | None = None,
+        camera: Camera | None = None,
+        transparent: bool = False,
+    ) -> np.ndarray:
+        """One picture, uint8 (H, W, 3), or (H, W, 4) with straight alpha when `transparent`.
+
+        Args:
+            expression: ARKit weights by name, or all 52 in order; default neutral.
+            yaw, pitch, roll: head rotation in radians from the rest pose; see `yaw_pitch_roll`.
+            gaze: (yaw to the person's left, pitch up) of both eyes in radians.
+            camera: default the camera of the clip.
+
+        Raises:
+            UserError: an unknown expression name or a wrong number of weights.
+        """
+        pose = np.eye(4, dtype=np.float32)
+        angles = (torch.tensor(float(angle)) for angle in (yaw, pitch, roll))
+        pose[:3, :3] = yaw_pitch_roll(*angles).numpy()
+        motion = Motion(
+            fps=25,
+            expression=_expression_row(expression)[None],
+            head_pose=pose[None],
+            gaze=np.tile(np.asarray(gaze or (0.0, 0.0), np.float32), (1, 2, 1)),
+        )
+        (face,) = self._faces(motion)
+        image, alpha = self._rasterize(face, camera or self.camera, self._plate(None, camera))
+        if not transparent:
+            return _to_bytes(image)
+        black, alpha = self._rasterize(face, camera or self.camera, torch.zeros(3))
+        straight = black / alpha.clamp_min(1e-6)[..., None]
+        return _to_bytes(torch.cat([straight, alpha[..., None]], -1))
+
+    def render_motion(
+        self, motion: Motion, camera: Camera | None = None, background: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """A picture (H, W, 3) uint8 per frame.
+
+        Args:
+            motion: tracks that are None stay at rest; a missing torso track is predicted.
+            camera: default the camera of the clip.
+            background: (H, W, 3) uint8 instead of the clip's own plate.
+        """
+        plate = self._plate(background, camera)
+        for face in self._faces(motion):
+            image, _ = self._rasterize(face, camera or self.camera, plate)
+            yield _to_bytes(image)
+
+    def save(self, path: str | Path) -> None:
+        """Write the avatar to `NAME.a3d`; see `avatar3d.avatar.file`."""
+        from avatar3d.avatar.file import save
+
+        save(self, path)
+
+    @cached_property
+    def _rig(self) -> SplatRig:
+        return SplatRig(self.state)
+
+    @cached_property
+    def _parameters(self) -> SplatParameters:
+        return SplatParameters(self.state).requires_grad_(False)
+
+    def _faces(self, motion: Motion) -> Iterator[FaceParameters]:
+        count, rows = len(motion), len(self.state.expression)
+        weights = np.zeros((count, rows), np.float32)
+        if motion.expression is not None:
+            weights[:, : len(ARKIT_52)] = motion.expression
+        if motion.residual is not None and motion.residual.shape[1] == rows - len(ARKIT_52):
+            weights[:, len(ARKIT_52) :] = motion.residual
+        head = motion.head_pose
+        if head is None:
+            head = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
+        torso = motion.torso_pose
+        if torso is None:
+            torso = predict_torso(head, self.state.torso_map, motion.fps)
+        gaze = motion.gaze if motion.gaze is not None else np.zeros((count, 2, 2), np.float32)
+        T_camera_rest = np.asarray(self.state.T_camera_rest)
+        for i in range(count):
+            yield FaceParameters(
+                weights=torch.from_numpy(weights[i]),
+                gaze=torch.from_numpy(gaze[i]),
+                T_camera_head=torch.from_numpy((T_camera_rest @ head[i]).astype(np.float32)),
+                T_camera_torso=torch.from_numpy((T_camera_rest @ torso[i]).astype(np.float32)),
+            )
+
+    @torch.no_grad()
+    def _rasterize(
+        self, face: FaceParameters, camera: Camera, background: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        splats = pose_gaussians(self._rig, self._parameters, face)
+        return rasterize(
+            splats.means,
+            splats.quats,
+            splats.scales,
+            splats.opacities,
+            splats.colors,
+            torch.eye(4),
+            torch.as_tensor(camera.K, dtype=torch.float32),
+            camera.width,
+            camera.height,
+            background=background,
+        )
+
+    def _plate(self, background: np.ndarray | None, camera: Camera | None) -> Tensor:
+        """The plate as (H, W, 3) floats in the size of the camera; grey where there is none."""
+        camera = camera or self.camera
+        plate = self.background if background is None else background
+        if plate is None:
+            return torch.full((3,), 0.5)
+        planar = torch.from_numpy(np.ascontiguousarray(plate)).permute(2, 0, 1).float() / 255
+        if planar.shape[1:] != (camera.height, camera.width):
+            size = (camera.height, camera.width)
+            planar = torch.nn.functional.interpolate(
+                planar[None], size=size, mode="bilinear", antialias=True
+            )[0]
+        return planar.contiguous().permute(1, 2, 0)
+
+
+def _expression_row(expression: Mapping[str, float] | np.ndarray | None) -> np.ndarray:
+    row = np.zeros(len(ARKIT_52), np.float32)
+    if expression is None:
+        return row
+    if isinstance(expression, Mapping):
+        for name, value in expression.items():
+            if name not in ARKIT_INDEX:
+                raise UserError(
+                    f"Unknown expression {name!r}; the ARKit-52 names are those in "
+                    "avatar3d.head.ARKIT_52, such as jawOpen or eyeBlinkLeft."
+                )
+            row[ARKIT_INDEX[name]] = value
+        return row
+    values = np.asarray(expression, np.float32)
+    if values.shape != row.shape:
+        raise UserError(f"An expression has 52 ARKit weights, got an array {values.shape}.")
+    return values
+
+
+def _to_bytes(image: Tensor) -> np.ndarray:
+    return image.clamp(0, 1).mul(255).round_().to(torch.uint8).contiguous().numpy()

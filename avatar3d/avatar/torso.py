@@ -1,0 +1,53 @@
+"""The shoulders' motion: rigid vectors, and its prediction from the head's motion."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+__all__ = ["fit_torso_map", "predict_torso", "rigid_to_vectors", "vectors_to_rigid"]
+
+SMOOTHING_SECONDS = 0.5
+
+
+def rigid_to_vectors(transforms: np.ndarray) -> np.ndarray:
+    """Rigid transforms (T, 4, 4) to (T, 6): rotation vector in radians, translation in metres."""
+    rotations = Rotation.from_matrix(transforms[:, :3, :3]).as_rotvec()
+    return np.concatenate([rotations, transforms[:, :3, 3]], axis=1)
+
+
+def vectors_to_rigid(vectors: np.ndarray) -> np.ndarray:
+    """Inverse of `rigid_to_vectors`."""
+    transforms = np.tile(np.eye(4), (len(vectors), 1, 1))
+    transforms[:, :3, :3] = Rotation.from_rotvec(vectors[:, :3]).as_matrix()
+    transforms[:, :3, 3] = vectors[:, 3:]
+    return transforms
+
+
+def fit_torso_map(
+    head_pose: np.ndarray, torso_pose: np.ndarray, fps: float, ridge: float = 1e-2
+) -> np.ndarray:
+    """Linear map (12, 6) from head motion to shoulder motion, without offset: rest goes to rest.
+
+    Args:
+        head_pose, torso_pose: (T, 4, 4) relative to the rest pose.
+        fps: frames per second.
+        ridge: fraction of the mean feature variance added to the normal equations.
+    """
+    features = _features(head_pose, fps)
+    targets = rigid_to_vectors(torso_pose)
+    gram = features.T @ features
+    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram)) + 1e-12 * np.eye(len(gram))
+    return np.linalg.solve(gram, features.T @ targets)
+
+
+def predict_torso(head_pose: np.ndarray, torso_map: np.ndarray, fps: float) -> np.ndarray:
+    """Shoulder motion (T, 4, 4) for head motion (T, 4, 4), both relative to the rest pose."""
+    return vectors_to_rigid(_features(head_pose, fps) @ torso_map)
+
+
+def _features(head_pose: np.ndarray, fps: float) -> np.ndarray:
+    """(T, 12): the head's motion now, and averaged over half a second around now."""
+    now = rigid_to_vectors(head_pose)
+    half = max(1, round(SMOOTHING_SECONDS * fps / 2))
+    padded = np.pad(now, ((half, half), (0, 0)), mode="edge")
+    window = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0)
+    return np.concatenate([now, window.mean(-1)], axis=1)

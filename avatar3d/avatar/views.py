@@ -1,0 +1,91 @@
+"""A few frames of a subject with the tracked mesh rasterised into each."""
+
+import numpy as np
+
+from avatar3d.head.model import PARTS, ShapedHead
+from avatar3d.kernels import rasterize_mesh
+from avatar3d.subject import Subject, Tracking
+
+__all__ = ["Views"]
+
+_COUNT = 8
+_DEPTH_SLACK = 0.0015  # metres; less than the thickness of a lip
+
+
+class Views:
+    """Evenly spread frames: images, mattes, and the visible triangle and depth per pixel.
+
+    Attributes:
+        indices: (8,) frame numbers; images: (H, W, 3) in [0, 1]; mattes: (H, W) uint8.
+        vertices: (V, 3) posed, camera frame; face: (H, W) visible triangle or -1;
+        depth: (H, W) metres, inf where empty. One list entry per view.
+    """
+
+    def __init__(
+        self, subject: Subject, tracking: Tracking, head: ShapedHead, frames: np.ndarray
+    ) -> None:
+        self.tracking, self.camera, self.model = tracking, tracking.camera, head.model
+        self.indices = frames[np.linspace(0, len(frames) - 1, _COUNT).astype(int)]
+        self.images = [subject.frame(i).astype(np.float32) / 255 for i in self.indices]
+        self.mattes = [subject.matte(i) for i in self.indices]
+        self.vertices, self.face, self.depth = [], [], []
+        lashes = self.model.part == PARTS.index("lashes")
+        solid = np.flatnonzero(~lashes[self.model.faces].any(1))
+        for index in self.indices:
+            vertices = self._posed(head, index)
+            points = np.concatenate([self.camera.project(vertices), vertices[:, 2:]], 1)
+            face, _, depth = rasterize_mesh(
+                points.astype(np.float32),
+                self.model.faces[solid],
+                self.camera.width,
+                self.camera.height,
+            )
+            self.vertices.append(vertices)
+            self.face.append(np.where(face >= 0, solid[face], -1))
+            self.depth.append(depth)
+
+    def colors(self, faces: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean colour (n, 3) of surface points over the views that see them, and whether any does.
+
+        Args:
+            faces: (n,) triangles; bary: (n, 3).
+        """
+        total, count = np.zeros((len(faces), 3)), np.zeros((len(faces), 1))
+        triangles = self.model.faces[faces]
+        for image, matte, depth, vertices in zip(
+            self.images, self.mattes, self.depth, self.vertices, strict=True
+        ):
+            points = (vertices[triangles] * bary[:, :, None]).sum(1)
+            pixel = np.floor(self.camera.project(points)).astype(int)
+            limit = [self.camera.width - 1, self.camera.height - 1]
+            inside = ((pixel >= 0) & (pixel <= limit)).all(1)
+            columns, rows = pixel.clip(0, limit).T
+            seen = inside & (points[:, 2] < depth[rows, columns] + _DEPTH_SLACK)
+            seen &= matte[rows, columns] > 200
+            total[seen] += image[rows[seen], columns[seen]]
+            count[seen] += 1
+        return total / np.maximum(count, 1), count[:, 0] > 0
+
+    def rays(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Camera-frame points (n, 3) at unit depth through the centres of pixels."""
+        uv1 = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], 1)
+        return uv1 @ np.linalg.inv(self.camera.K).T
+
+    def chin_row(self, view: int) -> float:
+        """Image row of the chin landmark."""
+        return float(self.tracking.landmarks_fit[self.indices[view], 152, 1])
+
+    def triangle_torso_weight(self, view: int) -> np.ndarray:
+        """(H, W) skinning weight of the visible triangle; 1 where there is none."""
+        per_face = self.model.torso_weight[self.model.faces].mean(1)
+        face = self.face[view]
+        return np.where(face >= 0, per_face[face], 1.0)
+
+    def _posed(self, head: ShapedHead, index: int) -> np.ndarray:
+        vertices = head.posed(self.tracking.weights[index], self.tracking.gaze[index])
+        by_head, by_torso = (
+            vertices @ T[:3, :3].T + T[:3, 3]
+            for T in (self.tracking.T_camera_head[index], self.tracking.T_camera_torso[index])
+        )
+        weight = self.model.torso_weight[:, None]
+        return by_head * (1 - weight) + by_torso * weight

@@ -1,0 +1,97 @@
+"""Checkpoints: everything needed to go on exactly where training stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from avatar3d.io.atomic import atomic_path, sweep_temporaries
+
+__all__ = ["latest", "restore", "save"]
+
+_KEEP = 2
+_PREFIX = "checkpoint-"
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    extra: dict[str, Any],
+) -> Path:
+    """Write `checkpoint-STEP.safetensors` and keep the newest two.
+
+    Args:
+        tensors: parameters and whatever else is needed, by name.
+        optimizer: its moments and step counts are kept; its parameters are in `tensors`.
+        rng: the generator that training draws from.
+        extra: JSON data, returned by `restore`.
+    """
+    moments = {
+        f"optimizer.{index}.{name}": value.detach().reshape(value.shape)
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    header = {
+        "format": "avatar3d.checkpoint",
+        "version": 1,
+        "step": step,
+        "rng": rng.bit_generator.state,
+        "eps": [group["eps"] for group in optimizer.param_groups],
+        "extra": extra,
+    }
+    path = folder / f"{_PREFIX}{step:09d}.safetensors"
+    everything = {**{k: v.detach().contiguous() for k, v in tensors.items()}, **moments}
+    with atomic_path(path) as temporary:
+        save_file(everything, temporary, metadata={"avatar3d": json.dumps(header)})
+    for old in sorted(folder.glob(f"{_PREFIX}*.safetensors"))[:-_KEEP]:
+        old.unlink()
+    return path
+
+
+def latest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Header and tensors of the newest readable checkpoint in `folder`, or None."""
+    sweep_temporaries(folder)
+    for path in sorted(folder.glob(f"{_PREFIX}*.safetensors"), reverse=True):
+        try:
+            header = json.loads(_metadata(path)["avatar3d"])
+            if header["format"] == "avatar3d.checkpoint" and header["version"] == 1:
+                return header, load_file(path)
+        except (SafetensorError, OSError, KeyError, ValueError):
+            continue  # a damaged file must not hide the older, good one
+    return None
+
+
+def restore(
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+) -> None:
+    """Put optimiser moments, step counts and the generator back as they were at `save`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    described = optimizer.state_dict()
+    described["state"] = state
+    optimizer.load_state_dict(described)
+    for group, eps in zip(optimizer.param_groups, header["eps"], strict=True):
+        group["eps"] = eps
+    rng.bit_generator.state = header["rng"]
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}

@@ -1,0 +1,43 @@
+"""What can be set about training, with defaults that suit a few-minute clip on two CPU cores."""
+
+from dataclasses import dataclass
+
+__all__ = ["TrainingConfig"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Options of `avatar3d train`."""
+
+    gaussians: int = 25_000
+    """Budget of Gaussians for the whole picture, background plate apart."""
+    basis: int = 16
+    """Number of learned attribute blendshapes; 0 switches them off."""
+    warmup_iterations: int = 500
+    """Iterations of the quick avatar without blendshapes that photometric tracking renders."""
+    iterations: int = 2000
+    """Iterations of the final training."""
+    refine_steps: int = 7
+    """Optimiser steps per frame of photometric tracking; 0 keeps the captured tracking."""
+    refine_scale: float = 0.5
+    """Image scale of photometric tracking."""
+    train_fraction: float = 1.0
+    """Leading fraction of the clip to train on; 10/11 (0.909091) is the field's usual split."""
+    max_frames: int = 600
+    """At most this many frames, evenly spread, are held in memory and trained on."""
+    ssim_weight: float = 0.2
+    """Weight of (1 - SSIM) against L1."""
+    mouth_weight: float = 3.0
+    """Weight of pixels around the mouth in the loss."""
+    eye_weight: float = 2.0
+    """Weight of pixels around the eyes in the loss."""
+    random_background: float = 0.25
+    """Fraction of iterations on a random flat background, which keeps the alpha honest."""
+    final_rate: float = 0.05
+    """Learning rates end at this fraction of their start."""
+    checkpoint_seconds: float = 15.0
+    """A checkpoint is written at least this often."""
+    preview_iterations: int = 500
+    """A preview picture is written this often."""
+    seed: int = 0
+    """Seed of every random choice."""

@@ -1,0 +1,68 @@
+"""The optimiser of a splat avatar: rates, decay and bounds of every attribute."""
+
+import math
+
+import torch
+
+from avatar3d.avatar.deform import SplatParameters
+
+__all__ = ["keep_in_bounds", "make_optimizer", "raise_eps", "set_rate"]
+
+# (learning rate, decoupled decay per step at full rate); positions in metres.
+_RATES = {
+    "position": (1.2e-4, 2.4e-4),
+    "quat": (8e-3, 0.0),
+    "log_scale": (1.2e-2, 0.0),
+    "opacity": (4e-2, 0.0),
+    "color": (6e-3, 0.0),
+    "basis": (3e-3, 1.5e-4),
+    "map": (4e-3, 0.0),
+    "bias": (2e-3, 0.0),
+}
+_SMALLEST, _LARGEST = math.log(8e-5), math.log(8e-3)  # metres
+
+
+def make_optimizer(parameters: SplatParameters) -> torch.optim.AdamW:
+    """AdamW with one group per attribute, in the order of `SplatParameters.NAMES`."""
+    groups = [
+        {
+            "params": [getattr(parameters, name)],
+            "name": name,
+            "lr": rate,
+            "full_rate": rate,
+            "weight_decay": decay / rate,
+        }
+        for name, (rate, decay) in _RATES.items()
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to `factor` times its full rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["full_rate"] * factor
+
+
+def raise_eps(optimizer: torch.optim.Optimizer, quantile: float = 0.2) -> None:
+    """Set each group's eps near a low quantile of its gradients' root mean square.
+
+    Adam would otherwise move a Gaussian that hardly any frame sees as fast as one that all see;
+    unseen regions then fill with confetti.
+    """
+    for group in optimizer.param_groups:
+        state = optimizer.state.get(group["params"][0])
+        if not state:
+            continue
+        step = float(state["step"])
+        rms = (state["exp_avg_sq"] / (1 - 0.999**step)).sqrt().flatten()
+        seen = rms[rms > 0]
+        if len(seen):
+            count = max(1, math.ceil(quantile * len(seen)))
+            group["eps"] = float(torch.kthvalue(seen, count).values)
+
+
+@torch.no_grad()
+def keep_in_bounds(parameters: SplatParameters) -> None:
+    """Clamp sizes to 0.08-8 mm and opacities to where their gradient is still alive."""
+    parameters.log_scale.clamp_(_SMALLEST, _LARGEST)
+    parameters.opacity.clamp_(-6.0, 7.0)

@@ -1,0 +1,200 @@
+"""Photometric tracking: pose, expression, gaze and shoulders refined by rendering an avatar.
+
+Training and driving frames alike are refined against a quick avatar without expression-dependent
+colour, so that none of them can hide a colour error in its pose. Half a pixel of pose is worth more
+than a decibel of the final picture.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, pose_gaussians
+from avatar3d.geometry import rotation_from_vector
+from avatar3d.kernels import l1_ssim_loss, rasterize
+from avatar3d.subject import Subject, Tracking
+from avatar3d.training.data import region_weights
+
+__all__ = ["Refiner", "face_parameters"]
+
+# Step sizes: rotation rad, translation m (the depth is seen least), expression, gaze rad, and
+# the shoulders' rotation and translation.
+_STEPS = {
+    "rotation": 6e-4,
+    "translation": 1.5e-4,
+    "weights": 6e-3,
+    "gaze": 6e-3,
+    "torso_rotation": 4e-4,
+    "torso_translation": 1e-4,
+}
+_DEPTH_GAIN = 2.0
+_PULL = 0.02  # per step, of the expression towards the captured one
+
+
+def face_parameters(tracking: Tracking, index: int) -> FaceParameters:
+    """Tensors of one tracked frame."""
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, dtype=torch.float32)
+
+    return FaceParameters(
+        weights=tensor(tracking.weights[index]),
+        gaze=tensor(tracking.gaze[index]),
+        T_camera_head=tensor(tracking.T_camera_head[index]),
+        T_camera_torso=tensor(tracking.T_camera_torso[index]),
+    )
+
+
+@dataclass
+class _Target:
+    image: Tensor
+    weight: Tensor
+
+
+class Refiner:
+    """Refines a tracking frame by frame against a frozen avatar.
+
+    Args:
+        subject, tracking: what to refine.
+        rig, parameters: the avatar, rendered without blendshapes.
+        steps: optimiser steps per frame.
+        scale: image scale to work at.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        tracking: Tracking,
+        rig: SplatRig,
+        parameters: SplatParameters,
+        steps: int,
+        scale: float,
+    ) -> None:
+        self.subject, self.tracking = subject, tracking
+        self.rig, self.parameters = rig, parameters
+        self.steps = steps
+        self.camera = tracking.camera.scaled(scale)
+        self.K = torch.as_tensor(self.camera.K, dtype=torch.float32)
+        self.background = self._resized(subject.background)
+        self.head = tracking.T_camera_head.copy()
+        self.torso = tracking.T_camera_torso.copy()
+        self.weights = tracking.weights.copy()
+        self.gaze = tracking.gaze.copy()
+
+    def run(self, start: int = 0) -> Iterator[int]:
+        """Refine frames `start`.. in order, yielding each number when it is done."""
+        with ThreadPoolExecutor(1) as pool:
+            indices = range(start, len(self.tracking))
+            ahead = pool.submit(self._target, start) if start < len(self.tracking) else None
+            for index in indices:
+                assert ahead is not None
+                target = ahead.result()
+                if index + 1 < len(self.tracking):
+                    ahead = pool.submit(self._target, index + 1)
+                if self.tracking.valid[index]:
+                    self._refine(index, target)
+                yield index
+
+    def adopt(self, refined: Tracking) -> None:
+        """Take over frames that an earlier, interrupted run has refined."""
+        self.head[:] = refined.T_camera_head
+        self.torso[:] = refined.T_camera_torso
+        self.weights[:] = refined.weights
+        self.gaze[:] = refined.gaze
+
+    def result(self) -> Tracking:
+        """The tracking with what has been refined so far."""
+        return replace(
+            self.tracking,
+            T_camera_head=self.head,
+            T_camera_torso=self.torso,
+            expression=self.weights[:, :52],
+            residual=self.weights[:, 52:],
+            gaze=self.gaze,
+        )
+
+    def _refine(self, index: int, target: _Target) -> None:
+        start = face_parameters(self.tracking, index)
+        change = {
+            "rotation": torch.zeros(3),
+            "translation": torch.zeros(3),
+            "weights": start.weights.clone(),
+            "gaze": start.gaze.clone(),
+            "torso_rotation": torch.zeros(3),
+            "torso_translation": torch.zeros(3),
+        }
+        for value in change.values():
+            value.requires_grad_(True)
+        groups = [{"params": [v], "lr": _STEPS[k], "full": _STEPS[k]} for k, v in change.items()]
+        optimizer = torch.optim.Adam(groups, betas=(0.7, 0.9), eps=1e-15)
+        for step in range(self.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["full"] * (1 - 0.7 * step / max(self.steps - 1, 1))
+            optimizer.zero_grad()
+            self._loss(_apply(start, change), target).backward()
+            optimizer.step()
+            with torch.no_grad():
+                change["weights"].lerp_(start.weights, _PULL).clamp_(0, 1)
+        with torch.no_grad():
+            refined = _apply(start, change)
+        self.head[index] = refined.T_camera_head.double().numpy()
+        self.torso[index] = refined.T_camera_torso.double().numpy()
+        self.weights[index] = refined.weights.numpy()
+        self.gaze[index] = refined.gaze.numpy()
+
+    def _loss(self, face: FaceParameters, target: _Target) -> Tensor:
+        splats = pose_gaussians(self.rig, self.parameters, face, use_basis=False)
+        image, _ = rasterize(
+            splats.means,
+            splats.quats,
+            splats.scales,
+            splats.opacities,
+            splats.colors,
+            torch.eye(4),
+            self.K,
+            self.camera.width,
+            self.camera.height,
+            background=self.background,
+        )
+        return l1_ssim_loss(image, target.image, weight=target.weight)
+
+    def _target(self, index: int) -> _Target:
+        scale = self.camera.width / self.tracking.camera.width
+        landmarks = self.tracking.landmarks_fit[index] * scale
+        weight = region_weights(landmarks, self.camera.height, self.camera.width, 3.0, 2.0)
+        return _Target(self._resized(self.subject.frame(index)), weight)
+
+    def _resized(self, image: np.ndarray) -> Tensor:
+        planar = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+        size = (self.camera.height, self.camera.width)
+        if planar.shape[1:] != size:
+            planar = interpolate(planar[None], size=size, mode="area")[0]
+        return planar.contiguous().permute(1, 2, 0)
+
+
+def _apply(start: FaceParameters, change: dict[str, Tensor]) -> FaceParameters:
+    depth_gain = torch.tensor([1.0, 1.0, _DEPTH_GAIN])
+
+    def moved(transform: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+        top = torch.cat(
+            [
+                rotation_from_vector(rotation) @ transform[:3, :3],
+                (transform[:3, 3] + translation * depth_gain)[:, None],
+            ],
+            1,
+        )
+        return torch.cat([top, transform[3:]])
+
+    return FaceParameters(
+        weights=change["weights"],
+        gaze=change["gaze"],
+        T_camera_head=moved(start.T_camera_head, change["rotation"], change["translation"]),
+        T_camera_torso=moved(
+            start.T_camera_torso, change["torso_rotation"], change["torso_translation"]
+        ),
+    )

@@ -1,0 +1,135 @@
+"""`train`: run a training, show its progress, and write the avatar."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from avatar3d.avatar import SplatAvatar
+from avatar3d.errors import UserError
+from avatar3d.head import HeadModel
+from avatar3d.head.library import load_head
+from avatar3d.io.atomic import atomic_write
+from avatar3d.motion.audio_driver import AudioDriver
+from avatar3d.progress import say, track
+from avatar3d.subject import Subject, Tracking
+from avatar3d.training.config import TrainingConfig
+from avatar3d.training.data import train_count
+from avatar3d.training.events import Done, Event
+from avatar3d.training.listeners import PreviewWriter, TensorBoardLog
+from avatar3d.training.loop import SplatTraining
+
+__all__ = ["run_folder", "train"]
+
+
+def train(
+    subject: Subject | str | Path,
+    output: str | Path,
+    config: TrainingConfig | None = None,
+    listeners: tuple[Callable[[Event], None], ...] = (),
+) -> SplatAvatar:
+    """Train an avatar and write it to `output`.
+
+    Beside the file a folder `NAME.run` keeps the config, checkpoints, log, previews and the
+    refined tracking. The same call goes on where an interrupted one stopped; Ctrl-C, SIGTERM and
+    SIGUSR1 write a checkpoint first.
+
+    Args:
+        subject: a Subject or its folder.
+        output: the avatar file, `NAME.a3d`.
+        config: see `TrainingConfig`.
+        listeners: called with every `Event`.
+
+    Raises:
+        UserError: unusable subject, or a run folder of other settings in the way.
+        KeyboardInterrupt: stopped by a signal, after the checkpoint.
+    """
+    subject = subject if isinstance(subject, Subject) else Subject(subject)
+    config = config or TrainingConfig()
+    output = Path(output)
+    if output.suffix != ".a3d":
+        raise UserError(f"The avatar file must be named NAME.a3d, got {output}.")
+    run = run_folder(output)
+    _claim(run, subject, config)
+    model = load_head(subject.tracking.head_model)
+    training = SplatTraining(subject, model, config, run)
+    avatar = None
+    log, previews = TensorBoardLog(run), PreviewWriter(run)
+    with _stop_on_signals(training):
+        for event in track(training.events(), "Training the avatar", len(training) + 1):
+            for listener in (log, previews, *listeners):
+                listener(event)
+            if isinstance(event, Done):
+                avatar = event.avatar
+    if avatar is None:
+        raise KeyboardInterrupt
+    training.tracking.save(run / "tracking.npz")
+    avatar.driver = _fit_driver(subject, training.tracking, model, config)
+    avatar.save(output)
+    return avatar
+
+
+def run_folder(output: str | Path) -> Path:
+    """Where the run of an avatar file keeps its things: `NAME.run` beside `NAME.a3d`."""
+    return Path(output).with_suffix(".run")
+
+
+def _claim(run: Path, subject: Subject, config: TrainingConfig) -> None:
+    """Start or continue `run`; a finished or interrupted run of other settings is set aside."""
+    tracking = subject.folder / "tracking.npz"
+    if not tracking.is_file():
+        raise UserError(
+            f"{subject.folder} has no tracking yet; run `avatar3d capture` again to finish it."
+        )
+    stages = subject.info.stages
+    key = json.dumps({"config": asdict(config), "subject": stages}, sort_keys=True, indent=1)
+    marker = run / "run.json"
+    if marker.is_file() and marker.read_text() != key:
+        aside = next(p for n in count(1) if not (p := run.with_name(f"{run.name}.{n}")).exists())
+        run.rename(aside)
+        say(f"Other settings or another capture than last time: the old run is now {aside}.")
+    run.mkdir(parents=True, exist_ok=True)
+    atomic_write(marker, key)
+
+
+@contextmanager
+def _stop_on_signals(training: SplatTraining) -> Iterator[None]:
+    """Turn the first signal into a checkpoint and an orderly end, the second into an interrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if training.stopping:
+            raise KeyboardInterrupt
+        training.stopping = True
+        say("Stopping after a checkpoint; run the same command again to continue.")
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGUSR1"):
+        numbers.append(signal.SIGUSR1)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _fit_driver(
+    subject: Subject, tracking: Tracking, model: HeadModel, config: TrainingConfig
+) -> AudioDriver | None:
+    """The audio driver from the training part of the clip, or None without enough speech."""
+    features = subject.audio_features
+    if subject.audio_path is None or not features:
+        return None
+    stop = train_count(len(tracking), config.train_fraction)
+    usable = np.zeros(len(tracking), bool)
+    usable[:stop] = tracking.valid[:stop]
+    return AudioDriver.fit(features, tracking, model, subject.fps, usable)
