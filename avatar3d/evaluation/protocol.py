@@ -1,0 +1,235 @@
+"""Self-reconstruction on held-out frames: the protocol of the talking-head literature.
+
+The avatar was trained on the first 10/11 of the clip; the tracked parameters of the rest drive it,
+and its pictures are compared with the recording. The whole frame is rendered: our own torso over
+our own background plate. The customary variant, in which everything but the head is pasted in from
+the recording, is reported beside it only because others publish that number.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avatar3d.avatar import Avatar
+from avatar3d.errors import UserError
+from avatar3d.evaluation import metrics
+from avatar3d.evaluation.sheets import Panel, save_sheets
+from avatar3d.geometry import Camera
+from avatar3d.head import HeadModel
+from avatar3d.io.atomic import atomic_write
+from avatar3d.kernels import rasterize_mesh
+from avatar3d.progress import say, track
+from avatar3d.subject import PARSING_LABELS, Subject, Tracking
+
+__all__ = ["TRAIN_FRACTION", "evaluate", "held_out"]
+
+TRAIN_FRACTION = 10 / 11
+_SHEET_FRAMES = 5
+_HEAD_LABELS = (
+    "skin", "left_eye", "right_eye", "brows", "nose", "lips", "mouth_interior", "teeth", "hair",
+    "ears",
+)  # fmt: skip
+_MEANINGS = {
+    "psnr": "whole frame PSNR, dB",
+    "ssim": "whole frame SSIM",
+    "face_psnr": "face box PSNR, dB",
+    "face_ssim": "face box SSIM",
+    "mouth_psnr": "mouth box PSNR, dB",
+    "mouth_ssim": "mouth box SSIM",
+    "pasted_psnr": "whole frame PSNR with the recording's torso and background, dB",
+    "face_sharpness": "face gradient energy, 1 is the recording's",
+    "mouth_sharpness": "mouth gradient energy, 1 is the recording's",
+    "seam_error": "error where head and torso meet, 8-bit steps",
+    "person_error": "error on the whole person, 8-bit steps",
+    "lmd": "lip landmark distance, pixels",
+    "lip_gap_correlation": "lip gap correlation with the recording",
+    "jitter": "landmark jitter, 1 is the recording's",
+}
+
+
+@dataclass
+class _Scores:
+    """Per-frame values by name; means ignore frames for which a value is not defined."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, **scores: float) -> None:
+        for name, value in scores.items():
+            self.values.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float | None]:
+        result: dict[str, float | None] = {}
+        for name, values in self.values.items():
+            finite = [value for value in values if math.isfinite(value)]
+            result[name] = float(np.mean(finite)) if finite else None
+        return result
+
+
+def held_out(subject: Subject, train_frames: int | None) -> range:
+    """Frame numbers that the avatar has not seen.
+
+    Args:
+        subject: the clip.
+        train_frames: leading frames used in training, None for the field's int(N * 10 / 11).
+
+    Raises:
+        UserError: the avatar was trained on the whole clip.
+    """
+    total = len(subject)
+    start = int(total * TRAIN_FRACTION + 1e-9) if train_frames is None else train_frames
+    if start >= total:
+        raise UserError(
+            f"The avatar was trained on all {total} frames of {subject.folder}, so none is left to "
+            "test on; train with `train_fraction=0.909091` to keep the last 1/11."
+        )
+    return range(start, total)
+
+
+def evaluate(
+    avatar: Avatar,
+    subject: Subject,
+    output: str | Path,
+    tracking: Tracking | None = None,
+    detect: Callable[[np.ndarray], np.ndarray | None] | None = None,
+) -> dict[str, Any]:
+    """Score an avatar on the held-out frames of its subject.
+
+    Args:
+        avatar: trained on the leading `avatar.info["train_frames"]` frames.
+        subject: the clip it was trained on.
+        output: folder for `evaluation.json` and the contact sheets.
+        tracking: parameters that drive the test frames; default those of the subject.
+        detect: (H, W, 3) uint8 to landmarks (478, 2) in pixels or None; without it the landmark
+            metrics are left out.
+
+    Returns:
+        What was written as JSON: "frames" [first, last], "means" by metric and "per_frame".
+    """
+    output = Path(output)
+    tracking = tracking or subject.tracking
+    frames = held_out(subject, avatar.info.get("train_frames"))
+    keep = set(frames[:: max(1, len(frames) // _SHEET_FRAMES)][:_SHEET_FRAMES])
+    scores, panels = _Scores(), []
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    seam = _SeamBand(tracking)
+    rendered = _renders(avatar, subject, tracking, frames)
+    for index, image in track(zip(frames, rendered, strict=True), "Comparing", len(frames)):
+        truth = subject.frame(index)
+        landmarks = tracking.landmarks_fit[index]
+        scores.add(**_frame_scores(subject, index, image, truth, landmarks))
+        scores.add(**_seam_scores(image, truth, seam.mask(index), subject.matte(index)))
+        if detect is not None:
+            pair = detect(image), detect(truth)
+            if pair[0] is not None and pair[1] is not None:
+                found.append((pair[0], pair[1]))
+        if index in keep:
+            panels.append(Panel(index, truth, image, landmarks))
+    means = scores.means() | _landmark_scores(found)
+    report = {
+        "subject": subject.info.source_name,
+        "source_sha256": subject.info.source_sha256,
+        "size": [subject.info.width, subject.info.height],
+        "frames": [frames[0], frames[-1]],
+        "means": means,
+        "per_frame": {
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in scores.values.items()
+        },
+    }
+    atomic_write(output / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    save_sheets(panels, output)
+    _print_table(means, frames)
+    return report
+
+
+def _renders(
+    avatar: Avatar, subject: Subject, tracking: Tracking, frames: range
+) -> Iterator[np.ndarray]:
+    motion = tracking.motion(subject.fps).slice(frames.start, frames.stop)
+    return iter(avatar.render_motion(motion, camera=tracking.camera))
+
+
+def _frame_scores(
+    subject: Subject, index: int, image: np.ndarray, truth: np.ndarray, landmarks: np.ndarray
+) -> dict[str, float]:
+    render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
+    height, width = target.shape[:2]
+    face = metrics.face_box(landmarks, width, height)
+    mouth = metrics.mouth_box(landmarks, width, height)
+    similarity = metrics.ssim_map(render, target)
+    head = np.isin(subject.parsing(index), [PARSING_LABELS.index(n) for n in _HEAD_LABELS])
+    pasted = np.where(head[..., None], render, target)
+    return {
+        "psnr": metrics.psnr(render, target),
+        "ssim": metrics.ssim(render, target),
+        "face_psnr": metrics.psnr(face.crop(render), face.crop(target)),
+        "face_ssim": float(face.crop(similarity).mean()),
+        "mouth_psnr": metrics.psnr(mouth.crop(render), mouth.crop(target)),
+        "mouth_ssim": float(mouth.crop(similarity).mean()),
+        "pasted_psnr": metrics.psnr(pasted, target),
+        "face_sharpness": metrics.sharpness_ratio(face.crop(render), face.crop(target)),
+        "mouth_sharpness": metrics.sharpness_ratio(mouth.crop(render), mouth.crop(target)),
+    }
+
+
+def _seam_scores(
+    image: np.ndarray, truth: np.ndarray, band: np.ndarray, matte: np.ndarray
+) -> dict[str, float]:
+    render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
+    person = matte > 127
+    return {
+        "seam_error": metrics.seam_error(render, target, band & person),
+        "person_error": metrics.seam_error(render, target, person),
+    }
+
+
+def _landmark_scores(found: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    if len(found) < 3:
+        return {}
+    ours, theirs = (np.stack(points) for points in zip(*found, strict=True))
+    return {
+        "lmd": metrics.landmark_distance(ours, theirs),
+        "lip_gap_correlation": metrics.lip_gap_correlation(ours, theirs),
+        "jitter": metrics.jitter_ratio(ours, theirs),
+    }
+
+
+class _SeamBand:
+    """Where the skinning goes from head to torso: visible triangles with mixed weights."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        from avatar3d.head import load_head
+
+        self.tracking = tracking
+        self.model: HeadModel = load_head(tracking.head_model)
+        self.head = self.model.shaped(tracking.identity, tracking.landmark_offsets)
+        weight = self.model.torso_weight[self.model.faces].mean(1)
+        self.mixed = (weight > 0.1) & (weight < 0.9)
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) bool."""
+        camera: Camera = self.tracking.camera
+        vertices = self.head.posed(self.tracking.weights[index], self.tracking.gaze[index])
+        by_head, by_torso = (
+            vertices @ T[:3, :3].T + T[:3, 3]
+            for T in (self.tracking.T_camera_head[index], self.tracking.T_camera_torso[index])
+        )
+        weight = self.model.torso_weight[:, None]
+        points = by_head * (1 - weight) + by_torso * weight
+        screen = np.concatenate([camera.project(points), points[:, 2:]], 1).astype(np.float32)
+        face, _, _ = rasterize_mesh(screen, self.model.faces, camera.width, camera.height)
+        return (face >= 0) & self.mixed[face]
+
+
+def _print_table(means: dict[str, float | None], frames: Iterable[int]) -> None:
+    numbers = list(frames)
+    say(f"Held-out frames {numbers[0]} to {numbers[-1]}, mean over {len(numbers)}:")
+    for name, meaning in _MEANINGS.items():
+        value = means.get(name)
+        if value is not None:
+            say(f"  {value:8.3f}  {meaning}")

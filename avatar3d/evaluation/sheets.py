@@ -1,0 +1,102 @@
+"""Contact sheets: the recording, the render and five times their difference, side by side."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from avatar3d.evaluation.metrics import Box, eyes_box, mouth_box
+from avatar3d.io.images import write_image
+
+__all__ = ["Panel", "contact_sheet", "save_sheets"]
+
+_GAIN = 5
+_HEADER = 18
+_GAP = 4
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One compared frame: truth and render (H, W, 3) uint8, landmarks (478, 2) in pixels."""
+
+    index: int
+    truth: np.ndarray
+    render: np.ndarray
+    landmarks: np.ndarray
+
+
+def save_sheets(panels: Sequence[Panel], folder: str | Path) -> list[Path]:
+    """Write `frames.png`, `mouth.png` and `eyes.png` to `folder`; return their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    views: dict[str, tuple[Callable[..., Box] | None, int]] = {
+        "frames": (None, 384),
+        "mouth": (mouth_box, 256),
+        "eyes": (eyes_box, 384),
+    }
+    paths = []
+    for name, (box, width) in views.items():
+        paths.append(folder / f"{name}.png")
+        write_image(paths[-1], contact_sheet(panels, box, width))
+    return paths
+
+
+def contact_sheet(
+    panels: Sequence[Panel], box: Callable[..., Box] | None = None, width: int = 384
+) -> np.ndarray:
+    """One row a panel: recording | render | 5 x absolute difference, (H, W, 3) uint8.
+
+    Args:
+        box: (landmarks, width, height) -> Box to cut out; None shows whole frames.
+        width: pixels of each column.
+    """
+    rows = [_row(panel, box, width) for panel in panels]
+    widest = max(row.shape[1] for row in rows)
+    header = _header(["recording", "render", f"difference x{_GAIN}"], width, widest)
+    return np.concatenate([header, *rows])
+
+
+def _row(panel: Panel, box: Callable[..., Box] | None, width: int) -> np.ndarray:
+    truth, render = panel.truth, panel.render
+    if box is not None:
+        area = box(panel.landmarks, truth.shape[1], truth.shape[0])
+        truth, render = area.crop(truth), area.crop(render)
+    difference = np.abs(truth.astype(np.int16) - render) * _GAIN
+    columns = [truth, render, difference.clip(0, 255).astype(np.uint8)]
+    gap = None
+    parts = []
+    for column in columns:
+        resized = _resized(column, width)
+        gap = np.full((resized.shape[0], _GAP, 3), 255, np.uint8)
+        parts += [resized, gap]
+    row = np.concatenate(parts[:-1], 1)
+    line = np.full((_GAP, row.shape[1], 3), 255, np.uint8)
+    return np.concatenate([_labelled(row, f"frame {panel.index}"), line])
+
+
+def _resized(image: np.ndarray, width: int) -> np.ndarray:
+    from PIL import Image
+
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _labelled(row: np.ndarray, text: str) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(row)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 8 + 6 * len(text), 13), fill=(255, 255, 255))
+    draw.text((3, 1), text, fill=(0, 0, 0))
+    return np.array(image)
+
+
+def _header(titles: Sequence[str], width: int, total: int) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (total, _HEADER), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    for column, title in enumerate(titles):
+        draw.text((column * (width + _GAP) + 3, 3), title, fill=(0, 0, 0))
+    return np.array(image)
