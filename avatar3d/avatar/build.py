@@ -4,7 +4,7 @@ import numpy as np
 
 from avatar3d.avatar.clouds import Cloud, bound_cloud, hair_cloud, torso_cloud
 from avatar3d.avatar.state import SplatState
-from avatar3d.avatar.torso import fit_torso_map
+from avatar3d.avatar.torso import torso_statistics
 from avatar3d.avatar.views import Views
 from avatar3d.head.model import PARTS, HeadModel, ShapedHead
 from avatar3d.subject import Subject, Tracking
@@ -48,8 +48,6 @@ def initial_state(
     attributes = _stack(clouds, rng)
     mesh = _used_mesh(head, attributes.pop("face"))
     expression_map, mean = principal_map(tracking, frames, basis_size)
-    motion = tracking.motion(subject.fps)
-    assert motion.head_pose is not None and motion.torso_pose is not None
     with_basis = len(clouds[0].face)
     state = SplatState(
         **mesh,
@@ -62,7 +60,7 @@ def initial_state(
         T_camera_rest=tracking.T_camera_rest,
         K_matrix=tracking.K,
         size=tracking.size,
-        torso_map=fit_torso_map(motion.head_pose[frames], motion.torso_pose[frames], subject.fps),
+        torso_map=torso_statistics(tracking, frames, subject.fps),
         expression_min=tracking.weights[frames].min(0),
         expression_max=tracking.weights[frames].max(0),
     )

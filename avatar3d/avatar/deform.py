@@ -188,7 +188,7 @@ def _add_to_first(values: Tensor, delta: Tensor, count: int) -> Tensor:
 
 
 def _eye_rotation(gaze: Tensor) -> Tensor:
-    """Rotation (3, 3) for (yaw to the person's left, pitch up); same as `head.model.eye_rotation`."""
+    """Rotation (3, 3) for gaze (yaw, pitch); the torch twin of `head.model.eye_rotation`."""
     cy, sy = torch.cos(gaze[0]), torch.sin(gaze[0])
     cp, sp = torch.cos(gaze[1]), -torch.sin(gaze[1])
     zero = torch.zeros_like(cy)

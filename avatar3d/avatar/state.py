@@ -1,4 +1,4 @@
-"""SplatState: everything a splat avatar is, as plain arrays. Files, viewers and renderers share it."""
+"""SplatState: everything a splat avatar is, as plain arrays shared by files and renderers."""
 
 from dataclasses import dataclass, fields
 
@@ -18,15 +18,15 @@ class SplatState:
 
     The head's vertices are `vertices + sum_e weight_e * expression[e]`, eyeballs then rotated
     about `eye_centers` by the gaze. A Gaussian with `face >= 0` sits at the barycentric point of
-    its triangle, displaced by `position` in the triangle's frame: columns u (first edge), e (n x u),
-    n (outward normal), unit length. A Gaussian with `face == -1` has its `position` in the rest
+    its triangle, displaced by `position` in the triangle's frame, whose unit columns are u (first
+    edge), n x u, and n (outward normal). A Gaussian with `face == -1` has its `position` in the rest
     frame and moves with the torso. Its skinning weight to the torso is the barycentric mean of
     `torso_weight` (1 for face == -1): camera point = (1 - w) T_camera_head x + w T_camera_torso x,
     and its rotation is that of the head for w < 0.5, otherwise that of the torso.
 
     Blendshapes: attributes a (position 3, quat 4, color 3) become `a + basis @ w` with
     `w = limit * tanh((map @ (x - mean) + bias) / limit)` and `x = concat(expression weights (E),
-    gaze (4: left yaw, pitch, right yaw, pitch))`. Only the first `len(basis)` Gaussians have a basis.
+    gaze (4: left yaw, pitch, right yaw, pitch))`. The first `len(basis)` Gaussians have one.
 
     Attributes:
         vertices (V, 3), expression (E, V, 3), faces (F, 3) int32, torso_weight (V,),

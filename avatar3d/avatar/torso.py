@@ -3,7 +3,15 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-__all__ = ["fit_torso_map", "predict_torso", "rigid_to_vectors", "vectors_to_rigid"]
+from avatar3d.subject import Tracking
+
+__all__ = [
+    "fit_torso_map",
+    "predict_torso",
+    "rigid_to_vectors",
+    "torso_statistics",
+    "vectors_to_rigid",
+]
 
 SMOOTHING_SECONDS = 0.5
 
@@ -37,6 +45,13 @@ def fit_torso_map(
     gram = features.T @ features
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram)) + 1e-12 * np.eye(len(gram))
     return np.linalg.solve(gram, features.T @ targets)
+
+
+def torso_statistics(tracking: Tracking, frames: np.ndarray, fps: float) -> np.ndarray:
+    """`fit_torso_map` on some frames of a tracking."""
+    inverse = np.linalg.inv(tracking.T_camera_rest)
+    head, torso = inverse @ tracking.T_camera_head, inverse @ tracking.T_camera_torso
+    return fit_torso_map(head[frames], torso[frames], fps)
 
 
 def predict_torso(head_pose: np.ndarray, torso_map: np.ndarray, fps: float) -> np.ndarray:

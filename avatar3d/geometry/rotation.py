@@ -108,7 +108,7 @@ def yaw_pitch_roll(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     """Head rotation (..., 3, 3) in the head frame from angles in radians.
 
     Positive yaw turns the face to the person's left (towards +x), positive pitch raises the face,
-    positive roll tilts the crown towards the person's left. Applied as Ry(yaw) Rx(-pitch) Rz(-roll).
+    positive roll tilts the crown towards the person's left: Ry(yaw) Rx(-pitch) Rz(-roll).
     """
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
 

@@ -56,9 +56,10 @@ class Motion:
             object.__setattr__(self, name, track)
             tail = shapes.get(name, track.shape[1:2])
             if track.shape[1:] != tail or not np.isfinite(track).all():
+                problem = " with non-finite values" if track.shape[1:] == tail else ""
                 raise UserError(
-                    f"Motion track {name} must be finite with shape (T, {', '.join(map(str, tail))})"
-                    f", got {track.shape}{' with non-finite values' if track.shape[1:] == tail else ''}."
+                    f"Motion track {name} must be finite with shape (T, "
+                    f"{', '.join(map(str, tail))}), got {track.shape}{problem}."
                 )
             lengths[name] = len(track)
         if len(set(lengths.values())) != 1:
@@ -95,7 +96,7 @@ class Motion:
         return replace(self.at(index), fps=fps)
 
     def at(self, index: np.ndarray) -> "Motion":
-        """Tracks at fractional frame indices (N,) in [0, T - 1]; rotations are re-orthonormalised."""
+        """Tracks at fractional frame indices (N,) in [0, T - 1]; rotations stay orthonormal."""
         low = np.clip(np.floor(index).astype(int), 0, len(self) - 1)
         high = np.minimum(low + 1, len(self) - 1)
         weight = (index - low).astype(np.float32)

@@ -15,7 +15,7 @@ __all__ = ["FrameStore", "region_weights", "select_frames", "train_count"]
 
 
 def select_frames(tracking: Tracking, train_fraction: float, limit: int) -> np.ndarray:
-    """Indices of the valid frames to train on: the leading fraction, at most `limit`, spread evenly.
+    """Indices (n,) of valid frames of the leading fraction, at most `limit`, evenly spread.
 
     Raises:
         UserError: too few frames with a tracked face.
@@ -24,8 +24,8 @@ def select_frames(tracking: Tracking, train_fraction: float, limit: int) -> np.n
     valid = np.flatnonzero(tracking.valid[:stop])
     if len(valid) < 8:
         raise UserError(
-            f"Only {len(valid)} of the first {stop} frames have a well tracked face, at least 8 are "
-            "needed; use a longer clip in which the face is visible."
+            f"Only {len(valid)} of the first {stop} frames have a well tracked face, at least 8 "
+            "are needed; use a longer clip in which the face is visible."
         )
     if len(valid) > limit:
         valid = valid[np.linspace(0, len(valid) - 1, limit).astype(int)]

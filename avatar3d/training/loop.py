@@ -14,7 +14,7 @@ from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.build import initial_state, principal_map
 from avatar3d.avatar.deform import SplatParameters, SplatRig, pose_gaussians
 from avatar3d.avatar.state import SplatState
-from avatar3d.avatar.torso import fit_torso_map
+from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.kernels import l1_ssim_loss, rasterize
@@ -168,11 +168,7 @@ class SplatTraining:
         self.state.map, self.state.mean = principal_map(
             self.tracking, self.frames, self.config.basis
         )
-        motion = self.tracking.motion(self.subject.fps)
-        assert motion.head_pose is not None and motion.torso_pose is not None
-        self.state.torso_map = fit_torso_map(
-            motion.head_pose[self.frames], motion.torso_pose[self.frames], self.subject.fps
-        )
+        self.state.torso_map = torso_statistics(self.tracking, self.frames, self.subject.fps)
         self.state.expression_min = self.tracking.weights[self.frames].min(0)
         self.state.expression_max = self.tracking.weights[self.frames].max(0)
         self._set_state(self.state)

@@ -1,0 +1,84 @@
+"""A small random avatar over a small made-up head, so that these tests need no assets."""
+
+import numpy as np
+import pytest
+
+from avatar3d.avatar import SplatState
+from avatar3d.head import ARKIT_52, HeadModel
+from avatar3d.head.model import PARTS
+
+
+@pytest.fixture(scope="session")
+def small_head() -> HeadModel:
+    """A bumpy sphere with random displacement fields: no face, but every field of a HeadModel."""
+    import trimesh
+
+    rng = np.random.default_rng(3)
+    sphere = trimesh.creation.icosphere(subdivisions=2, radius=0.1)
+    vertices = np.asarray(sphere.vertices, np.float32)
+    count = len(vertices)
+    part = np.where(vertices[:, 1] < -0.06, PARTS.index("neck"), PARTS.index("face"))
+    part[vertices[:, 2] > 0.09] = PARTS.index("eye_left")
+    part[vertices[:, 2] < -0.09] = PARTS.index("eye_right")
+    rows = len(ARKIT_52) + 2
+    return HeadModel(
+        name="sphere",
+        template=vertices,
+        faces=np.asarray(sphere.faces, np.int32),
+        identity=rng.normal(0, 0.002, (4, count, 3)).astype(np.float32),
+        expression=rng.normal(0, 0.003, (rows, count, 3)).astype(np.float32),
+        expression_names=(*ARKIT_52, "residual0", "residual1"),
+        part=part.astype(np.uint8),
+        torso_weight=np.clip(-vertices[:, 1] / 0.1, 0, 1).astype(np.float32),
+        eye_centers=np.array([[0, 0, 0.08], [0, 0, -0.08]], np.float32),
+        eye_centers_identity=np.zeros((4, 2, 3), np.float32),
+        uv=rng.random((count, 2)).astype(np.float32),
+        uv_faces=np.asarray(sphere.faces, np.int32),
+        landmark_faces=rng.integers(0, len(sphere.faces), 478).astype(np.int32),
+        landmark_bary=rng.dirichlet(np.ones(3), 478).astype(np.float32),
+        landmark_sigma=np.full(478, 0.002, np.float32),
+    )
+
+
+@pytest.fixture
+def small_state(small_head: HeadModel) -> SplatState:
+    """300 Gaussians on the head, 40 on the torso, with a random basis."""
+    rng = np.random.default_rng(5)
+    head = small_head
+    rows, bound, free, size = len(head.expression), 300, 40, 4
+    count = bound + free
+    eye = np.zeros(len(head.template), np.uint8)
+    eye[head.part == PARTS.index("eye_left")] = 1
+    eye[head.part == PARTS.index("eye_right")] = 2
+    rest = np.diag([1.0, -1.0, -1.0, 1.0])
+    rest[2, 3] = 0.6
+    face = np.r_[rng.integers(0, len(head.faces), bound), np.full(free, -1)]
+    position = rng.normal(0, 0.002, (count, 3))
+    position[bound:] = rng.normal(0, 0.03, (free, 3)) + [0, -0.12, 0]
+    return SplatState(
+        vertices=head.template,
+        expression=head.expression,
+        faces=head.faces,
+        torso_weight=head.torso_weight,
+        eye=eye,
+        eye_centers=head.eye_centers,
+        face=face.astype(np.int32),
+        bary=rng.dirichlet(np.ones(3), count).astype(np.float32),
+        part=rng.integers(0, 5, count).astype(np.uint8),
+        position=position.astype(np.float32),
+        quat=rng.normal(size=(count, 4)).astype(np.float32),
+        log_scale=rng.normal(-5.5, 0.3, (count, 3)).astype(np.float32),
+        opacity=rng.normal(1, 1, count).astype(np.float32),
+        color=rng.random((count, 3)).astype(np.float32),
+        basis=rng.normal(0, 0.01, (bound, 10, size)).astype(np.float32),
+        map=rng.normal(0, 1, (size, rows + 4)).astype(np.float32),
+        mean=rng.random(rows + 4).astype(np.float32) * 0.1,
+        bias=rng.normal(0, 0.1, size).astype(np.float32),
+        limit=np.array(3.0, np.float32),
+        T_camera_rest=rest,
+        K_matrix=np.array([[200.0, 0, 48], [0, 200, 40], [0, 0, 1]]),
+        size=np.array([96, 80]),
+        torso_map=rng.normal(0, 0.1, (12, 6)),
+        expression_min=np.zeros(rows, np.float32),
+        expression_max=np.ones(rows, np.float32),
+    )

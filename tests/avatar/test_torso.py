@@ -1,0 +1,39 @@
+"""Prediction of the shoulders from the head."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from avatar3d.avatar.torso import (
+    fit_torso_map,
+    predict_torso,
+    rigid_to_vectors,
+    vectors_to_rigid,
+)
+
+
+def _head_motion(frames: int = 300) -> np.ndarray:
+    time = np.arange(frames) / 25
+    rotation = np.stack([0.1 * np.sin(time), 0.2 * np.sin(1.7 * time), 0 * time], 1)
+    pose = np.tile(np.eye(4), (frames, 1, 1))
+    pose[:, :3, :3] = Rotation.from_rotvec(rotation).as_matrix()
+    pose[:, 0, 3] = 0.02 * np.sin(0.9 * time)
+    return pose
+
+
+def test_vectors_are_a_faithful_description_of_rigid_motion() -> None:
+    pose = _head_motion()
+    np.testing.assert_allclose(vectors_to_rigid(rigid_to_vectors(pose)), pose, atol=1e-12)
+
+
+def test_shoulders_that_follow_a_fraction_of_the_head_are_predicted() -> None:
+    head = _head_motion()
+    torso = vectors_to_rigid(0.1 * rigid_to_vectors(head))
+    torso_map = fit_torso_map(head[:200], torso[:200], fps=25, ridge=1e-6)
+    predicted = predict_torso(head[200:], torso_map, fps=25)
+    assert np.abs(predicted - torso[200:]).max() < 2e-4
+
+
+def test_rest_stays_at_rest() -> None:
+    still = np.tile(np.eye(4), (10, 1, 1))
+    torso_map = np.random.default_rng(0).normal(size=(12, 6))
+    np.testing.assert_allclose(predict_torso(still, torso_map, fps=25), still, atol=1e-12)
