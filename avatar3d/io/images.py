@@ -1,0 +1,52 @@
+"""Still images in and out: JPEG 4:4:4 for colour frames, PNG for masks and labels."""
+
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from avatar3d.errors import UserError
+
+__all__ = ["read_image", "write_image"]
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) or (H, W) uint8.
+
+    Raises:
+        UserError: missing or not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"Cannot read the image {path}; check that the file is complete.") from error
+
+
+def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
+    """Write uint8 (H, W) or (H, W, 3|4); the suffix .jpg or .png chooses the format.
+
+    The file appears under its name only when it is complete. Unlike `atomic_write` nothing is
+    flushed to the disk, because frame folders hold thousands of these: their stage calls
+    `sync_folder` once before it is marked as done.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    options = (
+        {"quality": quality, "subsampling": 0}
+        if path.suffix == ".jpg"
+        else {"compress_level": 1 if image.ndim == 2 else 6}
+    )
+    try:
+        Image.fromarray(image).save(temporary, **options)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"Cannot write {path}: {reason}; check free space and permissions.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

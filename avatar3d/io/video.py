@@ -1,0 +1,378 @@
+"""Video files in and out, through PyAV (FFmpeg's libraries inside a wheel; no ffmpeg command)."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar3d.errors import UserError
+from avatar3d.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import av.container
+
+__all__ = ["VideoInfo", "probe", "read_frames", "write_video"]
+
+MAX_SIDE = 16384
+_MAX_BROKEN_PACKETS = 50
+_RGB_MATRIX_BT601, _RGB_MATRIX_BT709 = 5, 1
+_UNSPECIFIED_MATRIX = 2
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the file declares, before decoding anything.
+
+    Attributes:
+        width, height: pixels as shown: after rotation, with square pixels.
+        fps: mean frames per second.
+        frames: declared or estimated number of frames.
+        duration: seconds.
+        rotation: degrees counter-clockwise that the stored picture is turned by when shown.
+        has_audio: whether there is a sound track.
+        variable_rate: whether the frames are not evenly spaced in time.
+        hdr: whether the transfer curve is PQ or HLG.
+    """
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+    duration: float
+    rotation: int
+    has_audio: bool
+    variable_rate: bool = False
+    hdr: bool = False
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Open a video, decode its first frame and describe it.
+
+    Raises:
+        UserError: the file is missing, is no video, has no picture track or nothing decodes.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        frame = next(_decoded(container, stream, path), None)
+        if frame is None:
+            raise UserError(f"No frame of {path} can be decoded; re-encode or re-download it.")
+        width, height = _display_size(frame, stream)
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+        fps = fps if 1 <= fps <= 1000 else 25.0
+        nominal = float(stream.guessed_rate or fps)
+        duration = _declared_duration(container, stream)
+        frames = stream.frames or round((duration or 0) * fps) or 1
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=fps,
+            frames=frames,
+            duration=duration or frames / fps,
+            rotation=_rotation(frame),
+            has_audio=bool(container.streams.audio),
+            variable_rate=abs(nominal - fps) > 0.01 * fps,
+            hdr=int(frame.color_trc or 0) in (16, 18),
+        )
+
+
+def read_frames(
+    path: str | Path,
+    fps: float | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the frames of a video at a constant rate, one in memory at a time.
+
+    The picture is turned as its rotation flag says, pixels are made square, and 10-bit or HDR
+    material is reduced to 8-bit RGB (without tone mapping). Frame k is the decoded frame nearest
+    to `start + k / fps` seconds after the first, so uneven timing becomes even.
+
+    Args:
+        path: any container and codec that FFmpeg reads.
+        fps: frames per second to yield; default is the mean rate of the file.
+        start: seconds to skip.
+        duration: seconds to yield; default all.
+
+    Yields:
+        (H, W, 3) uint8 RGB, all of the size of the first frame.
+
+    Raises:
+        UserError: as `probe`; also when the file ends well before its declared duration.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        rate = fps or float(stream.average_rate or stream.guessed_rate or 25)
+        declared = _declared_duration(container, stream)
+        stop = None if duration is None else math.ceil(duration * rate - 1e-6)
+        size: tuple[int, int] | None = None
+        count, last_time = 0, 0.0
+        for frame, first, second in _with_next_time(_timed(container, stream, path), 1 / rate):
+            if stop is not None and count >= stop:
+                return
+            last_time = second
+            # The frame serves every output time up to halfway to the next frame.
+            until = math.ceil(((first + second) / 2 - start) * rate - 1e-6)
+            if until <= count:
+                continue
+            image = _to_rgb(frame, stream)
+            size = size or image.shape[:2]  # type: ignore[assignment]
+            image = _fit_size(image, size)  # type: ignore[arg-type]
+            while count < until and (stop is None or count < stop):
+                yield image
+                count += 1
+    if declared and last_time < declared - max(0.5, 0.05 * declared):
+        raise UserError(
+            f"{path} is damaged or cut off: it declares {declared:.1f} s but decodes only "
+            f"{last_time:.1f} s; re-download or re-encode it."
+        )
+    if count == 0:
+        raise UserError(f"No frame of {path} can be decoded; re-encode or re-download it.")
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    audio: str | Path | None = None,
+) -> None:
+    """Write H.264 (yuv420p, CRF 16, fast start) with AAC sound, in one step at the end.
+
+    Args:
+        path: target file; the suffix chooses the container (mp4, mov, mkv).
+        frames: (H, W, 3) uint8 RGB of one size; odd sides are padded by one pixel.
+        fps: frames per second.
+        audio: a file with a sound track, cut at the end of the picture.
+
+    Raises:
+        UserError: no frames, frames of different size, unreadable sound or unwritable target.
+    """
+    import av
+
+    path = Path(path)
+    rate = Fraction(fps).limit_denominator(60000)
+    with contextlib.ExitStack() as stack:
+        sound = stack.enter_context(_opened_audio(Path(audio))) if audio is not None else None
+        target = stack.enter_context(atomic_path(path))
+        options = {"movflags": "+faststart"} if path.suffix in (".mp4", ".mov", ".m4v") else {}
+        try:
+            output = stack.enter_context(av.open(str(target), "w", options=options))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise UserError(f"Cannot write a video to {path}; use a name ending in .mp4.") from error
+        _encode(output, iter(frames), rate, sound, path)
+
+
+def _encode(output: Any, frames: Iterator[np.ndarray], rate: Fraction, sound: Any, path: Path) -> None:
+    import av
+
+    first = next(frames, None)
+    if first is None:
+        raise UserError(f"There are no frames to write to {path}.")
+    height, width = first.shape[:2]
+    video = output.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+    video.width, video.height = width + width % 2, height + height % 2
+    video.pix_fmt = "yuv420p"
+    video.codec_context.colorspace = _RGB_MATRIX_BT709
+    video.codec_context.color_range = 1
+    track = _AudioTrack(output, sound) if sound is not None else None
+    count, frame = 0, first
+    while frame is not None:
+        if frame.shape[:2] != (height, width):
+            raise UserError(f"Frame {count} for {path} differs in size from the first one.")
+        padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
+        picture = picture.reformat(
+            format="yuv420p", dst_colorspace=_RGB_MATRIX_BT709, dst_color_range=1
+        )
+        picture.pts, picture.time_base = count, 1 / rate
+        output.mux(video.encode(picture))
+        count += 1
+        if track is not None:
+            track.write_until(float(count / rate))
+        frame = next(frames, None)
+    output.mux(video.encode(None))
+    if track is not None:
+        track.finish()
+
+
+class _AudioTrack:
+    """Feeds an AAC stream in step with the picture."""
+
+    def __init__(self, output: Any, sound: tuple[Any, Any]) -> None:
+        import av
+
+        container, source = sound
+        self.output = output
+        rate = source.rate if source.rate in (16000, 22050, 24000, 32000, 44100, 48000) else 44100
+        layout = "mono" if source.channels == 1 else "stereo"
+        self.rate = rate
+        self.stream = output.add_stream("aac", rate=rate, layout=layout)
+        self.stream.bit_rate = 128_000
+        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+        self.chunks = self._resampled(container, source, resampler)
+        self.samples = 0
+        self.done = False
+
+    def write_until(self, seconds: float) -> None:
+        limit = round(seconds * self.rate)
+        while not self.done and self.samples < limit:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                self.done = True
+                return
+            chunk.pts, chunk.time_base = self.samples, Fraction(1, self.rate)
+            self.samples += chunk.samples
+            self.output.mux(self.stream.encode(chunk))
+
+    def finish(self) -> None:
+        self.output.mux(self.stream.encode(None))
+
+    @staticmethod
+    def _resampled(container: Any, source: Any, resampler: Any) -> Iterator[Any]:
+        for frame in container.decode(source):
+            frame.pts = None
+            yield from resampler.resample(frame)
+        yield from resampler.resample(None)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple["av.container.InputContainer", Any]]:
+    """The container and its picture track."""
+    with _container(path, "video") as container:
+        if not container.streams.video:
+            raise UserError(f"{path} has no picture track; give a video file.")
+        stream = container.streams.video[0]
+        if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
+            raise UserError(
+                f"{path} has frames of {stream.width}x{stream.height} pixels; sides up to "
+                f"{MAX_SIDE} are supported."
+            )
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+@contextlib.contextmanager
+def _opened_audio(path: Path) -> Iterator[tuple["av.container.InputContainer", Any]]:
+    with _container(path, "sound") as container:
+        if not container.streams.audio:
+            raise UserError(f"{path} has no sound track; give a file with sound.")
+        yield container, container.streams.audio[0]
+
+
+@contextlib.contextmanager
+def _container(path: Path, kind: str) -> Iterator["av.container.InputContainer"]:
+    import av
+
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the name.")
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a readable {kind} file; check that it is complete and really a {kind}."
+        ) from error
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    """Frames in order, skipping a few broken packets."""
+    import av
+
+    broken = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            frames = packet.decode()
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            broken += 1
+            if broken > _MAX_BROKEN_PACKETS:
+                raise UserError(
+                    f"{path} is damaged: more than {_MAX_BROKEN_PACKETS} pieces of it cannot be "
+                    "decoded; re-download or re-encode it."
+                ) from error
+            continue
+        yield from frames
+
+
+def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Any, float]]:
+    """Frames with their time in seconds since the first, increasing."""
+    step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    first = previous = None
+    for frame in _decoded(container, stream, path):
+        time = frame.time
+        if first is None:
+            first = time if time is not None else 0.0
+        elapsed = time - first if time is not None else None
+        if previous is not None and (elapsed is None or elapsed <= previous):
+            elapsed = previous + step
+        previous = elapsed or 0.0
+        yield frame, previous
+
+
+def _with_next_time(
+    timed: Iterator[tuple[Any, float]], last_step: float
+) -> Iterator[tuple[Any, float, float]]:
+    """(frame, its time, time of the next frame)."""
+    current = next(timed, None)
+    while current is not None:
+        following = next(timed, None)
+        after = following[1] if following else current[1] + last_step
+        yield current[0], current[1], after
+        current = following
+
+
+def _to_rgb(frame: Any, stream: Any) -> np.ndarray:
+    matrix = int(frame.colorspace)
+    if matrix == _UNSPECIFIED_MATRIX:
+        matrix = _RGB_MATRIX_BT709 if frame.height >= 720 else _RGB_MATRIX_BT601
+    try:
+        image = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
+    except (ValueError, OSError):  # colour matrices that the scaler does not know
+        image = frame.reformat(format="rgb24", src_colorspace=_RGB_MATRIX_BT709).to_ndarray()
+    aspect = stream.sample_aspect_ratio
+    if aspect and aspect != 1 and 0.1 < aspect < 10:
+        image = _fit_size(image, _square_pixel_size(image.shape[0], image.shape[1], aspect))
+    turns = _rotation(frame) // 90
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _rotation(frame: Any) -> int:
+    """Degrees counter-clockwise, a multiple of 90 in [0, 360)."""
+    return round((frame.rotation or 0) / 90) * 90 % 360
+
+
+def _square_pixel_size(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
+    return (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
+
+
+def _display_size(frame: Any, stream: Any) -> tuple[int, int]:
+    aspect = stream.sample_aspect_ratio
+    height, width = frame.height, frame.width
+    if aspect and aspect != 1 and 0.1 < aspect < 10:
+        height, width = _square_pixel_size(height, width, aspect)
+    return (height, width) if _rotation(frame) in (90, 270) else (width, height)
+
+
+def _fit_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == tuple(size):
+        return image
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def _declared_duration(container: Any, stream: Any) -> float | None:
+    """Seconds of the picture track, or None when the file does not tell."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
