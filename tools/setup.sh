@@ -72,6 +72,9 @@ pip() {
     quietly "$python" -m pip --disable-pip-version-check --no-input "$@"
 }
 
+# The build tools come from the environment too, and objects are kept for the next build.
+build=(--no-build-isolation --config-settings=build-dir="$venv/build")
+
 if ! "$python" -c 'import pip' >/dev/null 2>&1; then
     found=$(find_python)
     printf 'setup: making %s with %s\n' "$venv" "$("$found" --version)" >&2
@@ -86,7 +89,7 @@ if [[ $(cat "$venv/dependencies.stamp" 2>/dev/null) != "$wanted" ]]; then
     printf 'setup: installing dependencies (a few minutes the first time)\n' >&2
     rm -f "$venv"/*.stamp
     pip install -c tools/constraints.txt nanobind scikit-build-core cmake ninja
-    pip install -c tools/constraints.txt --no-build-isolation ".[all]"
+    pip install -c tools/constraints.txt "${build[@]}" ".[all]"
     printf '%s\n' "$wanted" >"$venv/dependencies.stamp"
 fi
 
@@ -104,7 +107,6 @@ fi
 wanted=$wanted-$(digest avatar3d conf cuda README.md LICENSE)
 if [[ $(cat "$venv/package.stamp" 2>/dev/null) != "$wanted" ]]; then
     printf 'setup: building and installing avatar3d\n' >&2
-    pip install --no-deps --force-reinstall --no-build-isolation \
-        --config-settings=build-dir="$venv/build" .
+    pip install --no-deps --force-reinstall "${build[@]}" .
     printf '%s\n' "$wanted" >"$venv/package.stamp"
 fi
