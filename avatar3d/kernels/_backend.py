@@ -1,0 +1,131 @@
+"""Which implementation runs, on how many threads; and the checks that all operations share."""
+
+import importlib
+import warnings
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Backend",
+    "backend_info",
+    "check_tensor",
+    "get_num_threads",
+    "native",
+    "set_num_threads",
+    "use_native",
+]
+
+Backend = Literal["auto", "native", "reference"]
+
+
+@cache
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        module = importlib.import_module("avatar3d.kernels._native")
+    except ImportError as error:
+        return None, str(error)
+    module.set_threads(torch.get_num_threads())
+    return module, ""
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn(
+        f"avatar3d's native kernels are not available ({_load()[1]}); the torch reference runs "
+        "instead, hundreds of times slower. Reinstall avatar3d with a C++ compiler present.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def native() -> Any:
+    """The compiled module. Raises RuntimeError if it was not built."""
+    module, reason = _load()
+    if module is None:
+        raise RuntimeError(f"avatar3d's native kernels are not available: {reason}.")
+    return module
+
+
+def use_native(backend: Backend) -> bool:
+    """Resolve `backend`. Raises ValueError for another word, RuntimeError for a missing build."""
+    if backend not in ("auto", "native", "reference"):
+        raise ValueError(f"backend is {backend!r}, expected 'auto', 'native' or 'reference'.")
+    if backend == "reference":
+        return False
+    if backend == "native":
+        native()
+        return True
+    if _load()[0] is None:
+        _warn_once()
+        return False
+    return True
+
+
+def set_num_threads(threads: int) -> None:
+    """Threads of the native kernels (at least 1). Starts as torch.get_num_threads()."""
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, expected at least 1.")
+    if (module := _load()[0]) is not None:
+        module.set_threads(threads)
+
+
+def get_num_threads() -> int:
+    """Threads of the native kernels; 1 where they are missing."""
+    module = _load()[0]
+    return int(module.threads()) if module is not None else 1
+
+
+def backend_info() -> dict[str, Any]:
+    """What the kernels run on, for `avatar3d doctor`.
+
+    Returns:
+        native (bool), reason (why not, or ""), simd ("avx512", "avx2", "plain" or ""),
+        simd_available (list, fastest first), threads, openmp (bool), compiler.
+    """
+    module, reason = _load()
+    if module is None:
+        return {
+            "native": False, "reason": reason, "simd": "", "simd_available": [], "threads": 1,
+            "openmp": False, "compiler": "",
+        }  # fmt: skip
+    return {
+        "native": True,
+        "reason": "",
+        "simd": module.simd(),
+        "simd_available": module.simd_levels(),
+        "threads": module.threads(),
+        "openmp": module.openmp(),
+        "compiler": module.compiler(),
+    }
+
+
+def check_tensor(
+    name: str, value: Any, shape: tuple[int | None, ...], *, float32: bool, form: str
+) -> None:
+    """Raise ValueError unless `value` is a tensor of `shape` (None: any length).
+
+    Args:
+        name: the argument's name, for the message.
+        float32: also require float32 on the CPU, which the native kernels need; otherwise any
+            floating dtype will do.
+        form: the expected shape in words, e.g. "(N, 3)".
+    """
+    if not isinstance(value, Tensor):
+        kind = "a numpy array" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ValueError(f"{name} is {kind}, expected a torch tensor of shape {form}.")
+    sizes = tuple(value.shape)
+    if len(sizes) != len(shape) or any(
+        want is not None and have != want for have, want in zip(sizes, shape, strict=True)
+    ):
+        raise ValueError(f"{name} has shape {sizes}, expected {form}.")
+    if float32 and value.dtype != torch.float32:
+        raise ValueError(f"{name} has dtype {value.dtype}, expected torch.float32 {form}.")
+    if not value.dtype.is_floating_point:
+        raise ValueError(f"{name} has dtype {value.dtype}, expected floating point {form}.")
+    if float32 and value.device.type != "cpu":
+        raise ValueError(f"{name} is on {value.device}, expected the CPU {form}.")

@@ -1,0 +1,104 @@
+"""Structural similarity and the photometric loss built on it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avatar3d.kernels import reference
+from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+
+__all__ = ["l1_ssim_loss", "ssim"]
+
+
+def ssim(image: Tensor, target: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """Mean structural similarity of two (H, W, 3) images with values in [0, 1]. Scalar.
+
+    11 x 11 Gaussian window of sigma 1.5, zero padding, C1 = 0.01^2, C2 = 0.03^2, mean over pixels
+    and channels (Wang et al. 2004). Differentiable in `image` only.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype or device.
+    """
+    return 1.0 - l1_ssim_loss(image, target, ssim_weight=1.0, backend=backend)
+
+
+def l1_ssim_loss(
+    image: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ssim_weight: float = 0.2,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Weighted photometric loss. Scalar, differentiable in `image` only.
+
+    loss = mean over pixels p and channels c of
+        weight[p] * ((1 - s) |image - target|[p, c] + s (1 - SSIM[p, c])),   s = ssim_weight,
+
+    where SSIM[p, c] is the similarity of the 11 x 11 windows centred at p (see `ssim`). The weight
+    multiplies the SSIM map before its derivative is carried back through the window, so the
+    gradient is the exact one: a pixel of weight 0 still moves if its neighbours' windows see it.
+    The mean is not divided by the mean weight.
+
+    Args:
+        image: (H, W, 3).
+        target: (H, W, 3).
+        weight: (H, W), ones if None.
+        ssim_weight: s in [0, 1].
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype or device.
+    """
+    fast = use_native(backend)
+    check_tensor("image", image, (None, None, 3), float32=fast, form="(H, W, 3)")
+    if image.numel() == 0:
+        raise ValueError(f"image has shape {tuple(image.shape)}, expected at least one pixel.")
+    h, w = image.shape[:2]
+    check_tensor("target", target, (h, w, 3), float32=fast, form=f"({h}, {w}, 3) like image")
+    if weight is not None:
+        check_tensor("weight", weight, (h, w), float32=fast, form=f"(H, W) = ({h}, {w})")
+    if not fast:
+        return reference.l1_ssim_loss(image, target, weight, ssim_weight)
+    with_gradient = torch.is_grad_enabled() and image.requires_grad
+    loss, _ = _l1_ssim(image, target, weight, float(ssim_weight), with_gradient)
+    return loss
+
+
+@torch.library.custom_op("avatar3d::l1_ssim", mutates_args=(), device_types="cpu")
+def _l1_ssim(
+    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """The loss and, since most of the work is shared, its gradient at `image` (or an empty one)."""
+    image = image.detach().contiguous()
+    gradient = torch.empty_like(image) if with_gradient else image.new_empty(0)
+    loss = native().l1_ssim(
+        image,
+        target.detach().contiguous(),
+        None if weight is None else weight.detach().contiguous(),
+        (1.0 - ssim_weight) / image.numel(),
+        ssim_weight / image.numel(),
+        gradient if with_gradient else None,
+    )
+    return torch.tensor(loss, dtype=torch.float32), gradient
+
+
+@_l1_ssim.register_fake
+def _(
+    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    gradient = torch.empty(image.shape) if with_gradient else image.new_empty(0)
+    return image.new_empty(()), gradient
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, v_loss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    (gradient,) = ctx.saved_tensors
+    return gradient * v_loss, None, None, None, None
+
+
+_l1_ssim.register_autograd(_backward, setup_context=_setup_context)

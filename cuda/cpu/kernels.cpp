@@ -1,0 +1,26 @@
+// Compiled once per instruction set with A3D_SIMD = 512, 256 or 0 and the matching flags.
+// Everything it includes is in unnamed namespaces or `static`, and it uses no std:: templates, so the
+// linker cannot hand one build's code to another.
+#include "mesh.h"
+#include "raster_backward.h"
+#include "ssim_loss.h"
+
+namespace avatar3d {
+
+#if A3D_SIMD == 512
+#define A3D_TABLE kernels_avx512
+#define A3D_NAME "avx512"
+#elif A3D_SIMD == 256
+#define A3D_TABLE kernels_avx2
+#define A3D_NAME "avx2"
+#else
+#define A3D_TABLE kernels_plain
+#define A3D_NAME "plain"
+#endif
+
+const Kernels* A3D_TABLE() {
+  static const Kernels table = {A3D_NAME, rasterize, rasterize_backward, l1_ssim, rasterize_mesh};
+  return &table;
+}
+
+}  // namespace avatar3d

@@ -1,0 +1,101 @@
+// What the CPU kernels take and return. One table of functions per instruction set; module.cpp picks.
+// Only plain data here: the tables are built from translation units with different compiler flags.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace avatar3d {
+
+// Memory that grows and is never shrunk or initialised. 64-byte aligned.
+struct Buffer {
+  void* data = nullptr;
+  size_t capacity = 0;
+};
+
+// Throws std::bad_alloc. Contents are lost when it grows.
+void* reserve_bytes(Buffer& buffer, size_t bytes);
+
+// Throws std::length_error: the scene covers more (tile, Gaussian) pairs than an int32 can number.
+[[noreturn]] void throw_too_many_entries();
+
+// All tensors are contiguous float32. H, W rows and columns, N Gaussians.
+struct RasterInput {
+  int count;
+  const float* means;      // (N, 3) world
+  const float* quats;      // (N, 4) wxyz
+  const float* scales;     // (N, 3)
+  const float* opacities;  // (N,)
+  const float* colors;     // (N, 3)
+  const float* viewmat;    // (4, 4) world to camera
+  const float* intrinsics;  // (3, 3)
+  const float* background;  // (3,) or (H, W, 3)
+  bool background_is_image;
+  int width, height;
+};
+
+struct RasterOutput {
+  float* image;  // (H, W, 3)
+  float* alpha;  // (H, W)
+  float* radii;  // (N,) pixels, 0 when not drawn
+};
+
+struct RasterGradient {
+  const float* v_image;  // (H, W, 3)
+  const float* v_alpha;  // (H, W)
+  const float* image;    // the forward's outputs
+  const float* alpha;
+  float* means;
+  float* quats;
+  float* scales;
+  float* opacities;
+  float* colors;
+  float* viewmat;     // (4, 4)
+  float* background;  // like the input
+  float* mean2d;      // (N, 2): sum over pixels of |gradient| at the projected centre
+};
+
+// What the backward reuses of the forward, and both passes' scratch memory.
+struct RasterState {
+  Buffer splats;       // Splat[N]
+  Buffer entry_start;  // int64[N + 1]: where a Gaussian's slots begin in entry_slot
+  Buffer entry_slot;   // int32[M]: its places in the tile lists
+  Buffer tile_start;   // int64[tiles + 1]
+  Buffer list;         // int32[M]: Gaussians of each tile, front to back
+  Buffer mask;         // uint64[M]: blocks of the tile that the Gaussian touches
+  Buffer slots;        // float[M][12]: per (tile, Gaussian) gradients
+  Buffer keys, keys2, order, order2, rects, counts, partial;
+  int tiles_x = 0, tiles_y = 0;
+  int64_t entries = 0;
+};
+
+struct SsimInput {
+  const float* image;   // (H, W, 3)
+  const float* target;  // (H, W, 3)
+  const float* weight;  // (H, W) or null
+  int width, height;
+  float l1_factor;    // loss = sum over values of weight (l1_factor |d| + ssim_factor (1 - ssim))
+  float ssim_factor;
+};
+
+struct MeshInput {
+  int vertices, faces;
+  const float* points;  // (V, 3): pixel x, pixel y, camera z
+  const int32_t* face;  // (F, 3)
+  int width, height;
+};
+
+struct Kernels {
+  const char* name;
+  void (*rasterize)(const RasterInput&, const RasterOutput&, RasterState&, int threads);
+  void (*rasterize_backward)(const RasterInput&, const RasterGradient&, RasterState&, int threads);
+  // gradient (H, W, 3) at the image, or null; returns the loss
+  double (*l1_ssim)(const SsimInput&, float* gradient, Buffer& scratch, int threads);
+  void (*rasterize_mesh)(const MeshInput&, int32_t* face, float* bary, float* depth, int threads);
+};
+
+const Kernels* kernels_plain();
+const Kernels* kernels_avx2();    // null when this build has none
+const Kernels* kernels_avx512();  // null when this build has none
+
+}  // namespace avatar3d

@@ -1,0 +1,310 @@
+// The Python module avatar3d.kernels._native: array views in, table calls, no torch headers.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <unordered_map>
+
+#include "dispatch.h"
+
+namespace nb = nanobind;
+
+namespace avatar3d {
+
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+void* aligned_new(size_t bytes) { return ::operator new(bytes, std::align_val_t(kAlignment)); }
+void aligned_delete(void* p) { ::operator delete(p, std::align_val_t(kAlignment)); }
+
+void release(Buffer& b) {
+  if (b.data) aligned_delete(b.data);
+  b = Buffer();
+}
+
+// A forward pass's state. Python holds it as a one-byte tensor at the address of `anchor`, which
+// frees it; a copy of that tensor has another address and is simply not recognised.
+struct State {
+  uint8_t anchor = 0;
+  RasterState raster;
+  Buffer scratch;
+  std::mutex in_use;
+  ~State() {
+    RasterState& r = raster;
+    for (Buffer* b : {&r.splats, &r.entry_start, &r.entry_slot, &r.tile_start, &r.list, &r.mask,
+                      &r.slots, &r.keys, &r.keys2, &r.order, &r.order2, &r.rects, &r.counts,
+                      &r.partial, &scratch})
+      release(*b);
+  }
+};
+
+// Hands out states with warm memory: fresh pages cost more than the sort.
+class StatePool {
+ public:
+  std::shared_ptr<State> take() {
+    std::lock_guard<std::mutex> guard(mutex_);
+    if (idle_.empty()) return std::make_shared<State>();
+    std::shared_ptr<State> s = std::move(idle_.back());
+    idle_.pop_back();
+    return s;
+  }
+  void give(std::shared_ptr<State> s) {
+    std::lock_guard<std::mutex> guard(mutex_);
+    if (idle_.size() < kKept) idle_.push_back(std::move(s));
+  }
+  void publish(const std::shared_ptr<State>& s) {
+    std::lock_guard<std::mutex> guard(mutex_);
+    live_[&s->anchor] = s;
+  }
+  void retire(const void* anchor) {
+    std::lock_guard<std::mutex> guard(mutex_);
+    const auto it = live_.find(anchor);
+    if (it == live_.end()) return;
+    // a backward that still runs holds a reference; then the memory goes with it
+    if (it->second.use_count() == 1 && idle_.size() < kKept) idle_.push_back(it->second);
+    live_.erase(it);
+  }
+  std::shared_ptr<State> find(const void* anchor) {
+    std::lock_guard<std::mutex> guard(mutex_);
+    const auto it = live_.find(anchor);
+    return it == live_.end() ? nullptr : it->second;
+  }
+
+ private:
+  static constexpr size_t kKept = 3;
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<State>> idle_;
+  std::unordered_map<const void*, std::shared_ptr<State>> live_;
+};
+
+// Never destroyed: tensors that outlive the interpreter's teardown may still retire their state.
+StatePool& pool() {
+  static StatePool* p = new StatePool();
+  return *p;
+}
+
+struct Settings {
+  const Kernels* kernels = available_kernels().front();
+  int threads = 1;
+};
+
+Settings& settings() {
+  static Settings s;
+  return s;
+}
+
+using FloatIn = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using FloatOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using IntIn = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+using IntOut = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
+using ByteIn = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using ByteOut = nb::ndarray<nb::pytorch, uint8_t, nb::shape<1>, nb::c_contig, nb::device::cpu>;
+
+template <class Array>
+void expect(const Array& a, size_t size, const char* name) {
+  if (a.size() != size)
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(a.size()) +
+                                " values, expected " + std::to_string(size));
+}
+
+struct Scene {
+  FloatIn means, quats, scales, opacities, colors, viewmat, intrinsics, background;
+  int width, height;
+
+  RasterInput view() const {
+    const size_t n = opacities.size(), pixels = (size_t)width * (size_t)height;
+    if (width < 1 || height < 1 || width > 65535 * 16 || height > 65535 * 16 || n > 0x7ffffff0)
+      throw std::invalid_argument("image or scene size out of range");
+    expect(means, 3 * n, "means");
+    expect(quats, 4 * n, "quats");
+    expect(scales, 3 * n, "scales");
+    expect(colors, 3 * n, "colors");
+    expect(viewmat, 16, "viewmat");
+    expect(intrinsics, 9, "K");
+    const bool is_image = background.ndim() == 3;
+    expect(background, is_image ? 3 * pixels : 3, "background");
+    return RasterInput{(int)n,         means.data(),      quats.data(),      scales.data(),
+                       opacities.data(), colors.data(),   viewmat.data(),    intrinsics.data(),
+                       background.data(), is_image,       width,             height};
+  }
+};
+
+ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, FloatOut radii) {
+  const RasterInput in = scene.view();
+  const size_t pixels = (size_t)in.width * (size_t)in.height;
+  expect(image, 3 * pixels, "image");
+  expect(alpha, pixels, "alpha");
+  expect(radii, (size_t)in.count, "radii");
+  std::shared_ptr<State> state = pool().take();
+  {
+    nb::gil_scoped_release unlocked;
+    settings().kernels->rasterize(in, {image.data(), alpha.data(), radii.data()}, state->raster,
+                                  settings().threads);
+  }
+  pool().publish(state);
+  nb::capsule owner(&state->anchor, [](void* anchor) noexcept { pool().retire(anchor); });
+  return ByteOut(&state->anchor, {1}, owner);
+}
+
+// False when the state is unknown: the tensor was copied, so the caller must run the forward again.
+bool rasterize_backward(const Scene& scene, ByteIn token, FloatIn v_image, FloatIn v_alpha,
+                        FloatIn image, FloatIn alpha, FloatOut means, FloatOut quats,
+                        FloatOut scales, FloatOut opacities, FloatOut colors,
+                        std::optional<FloatOut> viewmat, std::optional<FloatOut> background,
+                        std::optional<FloatOut> mean2d) {
+  const std::shared_ptr<State> state = pool().find(token.data());
+  if (!state) return false;
+  const RasterInput in = scene.view();
+  const size_t n = (size_t)in.count, pixels = (size_t)in.width * (size_t)in.height;
+  expect(v_image, 3 * pixels, "v_image");
+  expect(v_alpha, pixels, "v_alpha");
+  expect(image, 3 * pixels, "image");
+  expect(alpha, pixels, "alpha");
+  expect(means, 3 * n, "v_means");
+  expect(quats, 4 * n, "v_quats");
+  expect(scales, 3 * n, "v_scales");
+  expect(opacities, n, "v_opacities");
+  expect(colors, 3 * n, "v_colors");
+  if (viewmat) expect(*viewmat, 16, "v_viewmat");
+  if (background) expect(*background, in.background_is_image ? 3 * pixels : 3, "v_background");
+  if (mean2d) expect(*mean2d, 2 * n, "v_mean2d");
+  const RasterGradient grad = {v_image.data(),
+                               v_alpha.data(),
+                               image.data(),
+                               alpha.data(),
+                               means.data(),
+                               quats.data(),
+                               scales.data(),
+                               opacities.data(),
+                               colors.data(),
+                               viewmat ? viewmat->data() : nullptr,
+                               background ? background->data() : nullptr,
+                               mean2d ? mean2d->data() : nullptr};
+  nb::gil_scoped_release unlocked;
+  std::lock_guard<std::mutex> guard(state->in_use);
+  settings().kernels->rasterize_backward(in, grad, state->raster, settings().threads);
+  return true;
+}
+
+double l1_ssim(FloatIn image, FloatIn target, std::optional<FloatIn> weight, float l1_factor,
+               float ssim_factor, std::optional<FloatOut> gradient) {
+  if (image.ndim() != 3 || image.shape(2) != 3 || image.shape(0) > 0xfffff ||
+      image.shape(1) > 0xfffff || image.size() == 0)
+    throw std::invalid_argument("image must have shape (H, W, 3)");
+  expect(target, image.size(), "target");
+  if (weight) expect(*weight, image.size() / 3, "weight");
+  if (gradient) expect(*gradient, image.size(), "gradient");
+  const SsimInput in = {image.data(),
+                        target.data(),
+                        weight ? weight->data() : nullptr,
+                        (int)image.shape(1),
+                        (int)image.shape(0),
+                        l1_factor,
+                        ssim_factor};
+  nb::gil_scoped_release unlocked;
+  std::shared_ptr<State> state = pool().take();
+  const double loss = settings().kernels->l1_ssim(in, gradient ? gradient->data() : nullptr,
+                                                  state->scratch, settings().threads);
+  pool().give(std::move(state));
+  return loss;
+}
+
+void rasterize_mesh(FloatIn points, IntIn faces, int width, int height, IntOut face, FloatOut bary,
+                    FloatOut depth) {
+  if (width < 1 || height < 1) throw std::invalid_argument("width and height must be positive");
+  const size_t pixels = (size_t)width * (size_t)height;
+  expect(face, pixels, "face");
+  expect(bary, 3 * pixels, "bary");
+  expect(depth, pixels, "depth");
+  const size_t vertices = points.size() / 3, triangles = faces.size() / 3;
+  if (vertices > 0x7ffffff0 || triangles > 0x7ffffff0)
+    throw std::invalid_argument("mesh size out of range");
+  for (size_t i = 0; i < 3 * triangles; i++)
+    if (faces.data()[i] < 0 || (size_t)faces.data()[i] >= vertices)
+      throw std::invalid_argument("faces points outside points");
+  const MeshInput in = {(int)vertices, (int)triangles, points.data(), faces.data(), width, height};
+  nb::gil_scoped_release unlocked;
+  settings().kernels->rasterize_mesh(in, face.data(), bary.data(), depth.data(),
+                                     settings().threads);
+}
+
+std::vector<std::string> simd_levels() {
+  std::vector<std::string> names;
+  for (const Kernels* k : available_kernels()) names.push_back(k->name);
+  return names;
+}
+
+void set_simd(const std::string& name) {
+  for (const Kernels* k : available_kernels())
+    if (name == k->name) {
+      settings().kernels = k;
+      return;
+    }
+  throw std::invalid_argument("no such build on this processor: " + name);
+}
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+  return "msvc " + std::to_string(_MSC_VER);
+#else
+  return "unknown";
+#endif
+}
+
+}  // namespace
+
+void* reserve_bytes(Buffer& buffer, size_t bytes) {
+  if (bytes > buffer.capacity || !buffer.data) {
+    release(buffer);
+    const size_t capacity = bytes + bytes / 4 + 256;
+    buffer.data = aligned_new(capacity);
+    buffer.capacity = capacity;
+  }
+  return buffer.data;
+}
+
+void throw_too_many_entries() {
+  throw std::length_error("the Gaussians cover too many image tiles: are their scales in range?");
+}
+
+NB_MODULE(_native, m) {
+  m.doc() = "CPU kernels of avatar3d; use them through avatar3d.kernels.";
+  nb::class_<Scene>(m, "Scene")
+      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, int,
+                    int>());
+  m.def("rasterize", &rasterize);
+  m.def("rasterize_backward", &rasterize_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg().none(), nb::arg().none());
+  m.def("l1_ssim", &l1_ssim, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg().none());
+  m.def("rasterize_mesh", &rasterize_mesh);
+  m.def("simd_levels", &simd_levels);
+  m.def("simd", [] { return std::string(settings().kernels->name); });
+  m.def("set_simd", &set_simd);
+  m.def("threads", [] { return settings().threads; });
+  m.def("set_threads", [](int n) { settings().threads = n < 1 ? 1 : (n > 256 ? 256 : n); });
+  m.def("compiler", &compiler);
+  m.def("openmp", [] {
+#ifdef _OPENMP
+    return true;
+#else
+    return false;
+#endif
+  });
+}
+
+}  // namespace avatar3d

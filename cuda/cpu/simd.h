@@ -1,0 +1,241 @@
+// A float vector and its mask, in three widths. The build defines A3D_SIMD as 512 (AVX-512F/DQ/BW/VL),
+// 256 (AVX2 + FMA) or 0 (plain loops, which any compiler turns into SSE2 or NEON).
+// Everything lives in an unnamed namespace: the same file is compiled once per instruction set.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if A3D_SIMD
+#include <immintrin.h>
+#endif
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
+namespace {
+
+#if A3D_SIMD == 512
+
+constexpr int kWidth = 16;
+typedef __m512 Vec;
+typedef __mmask16 Mask;
+
+inline Vec set(float a) { return _mm512_set1_ps(a); }
+inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
+inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+inline Vec madd(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }    // a b + c
+inline Vec nmadd(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a b
+inline Vec vmin(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+inline Vec vmax(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+inline Vec vabs(Vec a) { return _mm512_abs_ps(a); }
+inline Mask ge(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+inline Mask gt(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+inline Mask le(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+inline Mask both(Mask a, Mask b) { return (Mask)(a & b); }
+inline Vec keep(Mask m, Vec a) { return _mm512_maskz_mov_ps(m, a); }  // m ? a : 0
+inline Vec select(Mask m, Vec a, Vec b) { return _mm512_mask_mov_ps(b, m, a); }
+inline bool any(Mask m) { return m != 0; }
+inline uint32_t bits(Mask m) { return m; }
+inline Vec flip_sign(Vec a) { return _mm512_xor_ps(a, set(-0.0f)); }
+inline Vec reciprocal(Vec a) {
+  const Vec r = _mm512_rcp14_ps(a);
+  return mul(r, nmadd(a, r, set(2.0f)));
+}
+inline float sum(Vec a) { return _mm512_reduce_add_ps(a); }
+// p - round(p), and r 2^round(p)
+inline Vec fraction(Vec p) { return _mm512_reduce_ps(p, 0); }
+inline Vec scale_by_exponent(Vec r, Vec p, Vec f) { return _mm512_scalef_ps(r, sub(p, f)); }
+
+#elif A3D_SIMD == 256
+
+constexpr int kWidth = 8;
+typedef __m256 Vec;
+typedef __m256 Mask;
+
+inline Vec set(float a) { return _mm256_set1_ps(a); }
+inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, Vec a) { _mm256_storeu_ps(p, a); }
+inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+inline Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+inline Vec madd(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vec nmadd(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }
+inline Vec vmin(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+inline Vec vmax(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+inline Vec vabs(Vec a) { return _mm256_andnot_ps(set(-0.0f), a); }
+inline Mask ge(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
+inline Mask gt(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+inline Mask le(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
+inline Vec keep(Mask m, Vec a) { return _mm256_and_ps(m, a); }
+inline Vec select(Mask m, Vec a, Vec b) { return _mm256_blendv_ps(b, a, m); }
+inline bool any(Mask m) { return _mm256_movemask_ps(m) != 0; }
+inline uint32_t bits(Mask m) { return (uint32_t)_mm256_movemask_ps(m); }
+inline Vec flip_sign(Vec a) { return _mm256_xor_ps(a, set(-0.0f)); }
+inline Vec reciprocal(Vec a) {
+  const Vec r = _mm256_rcp_ps(a);
+  const Vec s = mul(r, nmadd(a, r, set(2.0f)));
+  return mul(s, nmadd(a, s, set(2.0f)));
+}
+inline float sum(Vec a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  s = _mm_hadd_ps(s, s);
+  s = _mm_hadd_ps(s, s);
+  return _mm_cvtss_f32(s);
+}
+inline Vec fraction(Vec p) {
+  return sub(p, _mm256_round_ps(p, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline Vec scale_by_exponent(Vec r, Vec p, Vec f) {
+  const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(sub(p, f)), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(r), e));
+}
+
+#else
+
+constexpr int kWidth = 8;
+struct Vec {
+  float v[kWidth];
+};
+struct Mask {
+  int32_t v[kWidth];  // 0 or -1
+};
+
+#define A3D_LANES for (int i = 0; i < kWidth; i++)
+inline Vec set(float a) {
+  Vec r;
+  A3D_LANES r.v[i] = a;
+  return r;
+}
+inline Vec load(const float* p) {
+  Vec r;
+  A3D_LANES r.v[i] = p[i];
+  return r;
+}
+inline void store(float* p, const Vec& a) { A3D_LANES p[i] = a.v[i]; }
+#define A3D_BINARY(NAME, TYPE, EXPRESSION)           \
+  inline TYPE NAME(const Vec& a, const Vec& b) {     \
+    TYPE r;                                          \
+    A3D_LANES r.v[i] = EXPRESSION;                   \
+    return r;                                        \
+  }
+A3D_BINARY(add, Vec, a.v[i] + b.v[i])
+A3D_BINARY(sub, Vec, a.v[i] - b.v[i])
+A3D_BINARY(mul, Vec, a.v[i] * b.v[i])
+A3D_BINARY(vmin, Vec, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
+A3D_BINARY(vmax, Vec, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
+A3D_BINARY(ge, Mask, -(int32_t)(a.v[i] >= b.v[i]))
+A3D_BINARY(gt, Mask, -(int32_t)(a.v[i] > b.v[i]))
+A3D_BINARY(le, Mask, -(int32_t)(a.v[i] <= b.v[i]))
+#undef A3D_BINARY
+inline Vec madd(const Vec& a, const Vec& b, const Vec& c) {
+  Vec r;
+  A3D_LANES r.v[i] = a.v[i] * b.v[i] + c.v[i];
+  return r;
+}
+inline Vec nmadd(const Vec& a, const Vec& b, const Vec& c) {
+  Vec r;
+  A3D_LANES r.v[i] = c.v[i] - a.v[i] * b.v[i];
+  return r;
+}
+inline Vec vabs(const Vec& a) {
+  Vec r;
+  A3D_LANES r.v[i] = fabsf(a.v[i]);
+  return r;
+}
+inline Mask both(const Mask& a, const Mask& b) {
+  Mask r;
+  A3D_LANES r.v[i] = a.v[i] & b.v[i];
+  return r;
+}
+inline Vec select(const Mask& m, const Vec& a, const Vec& b) {
+  Vec r;
+  A3D_LANES r.v[i] = m.v[i] ? a.v[i] : b.v[i];
+  return r;
+}
+inline Vec keep(const Mask& m, const Vec& a) { return select(m, a, set(0.0f)); }
+inline uint32_t bits(const Mask& m) {
+  uint32_t r = 0;
+  A3D_LANES r |= (uint32_t)(m.v[i] & 1) << i;
+  return r;
+}
+inline bool any(const Mask& m) {
+  int32_t r = 0;
+  A3D_LANES r |= m.v[i];
+  return r != 0;
+}
+inline Vec flip_sign(const Vec& a) {
+  Vec r;
+  A3D_LANES r.v[i] = -a.v[i];
+  return r;
+}
+inline Vec reciprocal(const Vec& a) {
+  Vec r;
+  A3D_LANES r.v[i] = 1.0f / a.v[i];
+  return r;
+}
+inline float sum(const Vec& a) {
+  return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
+}
+// Adding 1.5 2^23 rounds to the nearest integer; |p| stays below 2^22 in every use.
+inline Vec fraction(const Vec& p) {
+  Vec r;
+  A3D_LANES {
+    const float shifted = p.v[i] + 12582912.0f;
+    r.v[i] = p.v[i] - (shifted - 12582912.0f);
+  }
+  return r;
+}
+inline Vec scale_by_exponent(const Vec& r, const Vec& p, const Vec& f) {
+  Vec out;
+  A3D_LANES {
+    const int32_t e = (int32_t)(p.v[i] - f.v[i]);
+    int32_t b;
+    memcpy(&b, &r.v[i], 4);
+    b += (int32_t)((uint32_t)e << 23);
+    memcpy(&out.v[i], &b, 4);
+  }
+  return out;
+}
+#undef A3D_LANES
+
+#endif
+
+// 2^p for p <= 0.01, relative error under 2e-7 (degree 5, fitted to the relative
+// error on [-1/2, 1/2]); anything below -100 counts as -100.
+inline Vec exp2_of(Vec p) {
+  p = vmax(p, set(-100.0f));
+  const Vec f = fraction(p);
+  Vec r = madd(f, set(1.32647273e-3f), set(9.67151299e-3f));
+  r = madd(f, r, set(5.55073358e-2f));
+  r = madd(f, r, set(2.40222424e-1f));
+  r = madd(f, r, set(6.93147004e-1f));
+  r = madd(f, r, set(1.0f));
+  return scale_by_exponent(r, p, f);
+}
+
+inline int lowest_bit(uint64_t x) {
+#if defined(_MSC_VER) && !defined(__clang__)
+  unsigned long i;
+  if (_BitScanForward(&i, (unsigned long)(x & 0xffffffffu))) return (int)i;
+  _BitScanForward(&i, (unsigned long)(x >> 32));
+  return (int)i + 32;
+#else
+  return __builtin_ctzll(x);
+#endif
+}
+
+inline void prefetch(const void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#else
+  (void)p;
+#endif
+}
+
+}  // namespace
