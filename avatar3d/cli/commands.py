@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from avatar3d.errors import UserError
 from avatar3d.progress import say
 
 __all__ = ["app"]
@@ -41,13 +40,6 @@ class Pose(StrEnum):
     orbit = "orbit"
     nod = "nod"
     still = "still"
-
-
-class Format(StrEnum):
-    """What an avatar can be exported to."""
-
-    html = "html"
-    ply = "ply"
 
 
 class Group(StrEnum):
@@ -104,16 +96,15 @@ def export(
     avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     format: Annotated[
-        Format | None, typer.Option("--format", help="Default: by the file's suffix.")
+        str | None, typer.Option("--format", help="html or ply; default by the file's suffix.")
     ] = None,
 ) -> None:
     """Write the avatar as a self-contained viewer page or as a PLY for splat viewers."""
     from avatar3d.avatar import load
     from avatar3d.export import export as run
 
-    chosen = format or _by_suffix(output)
     with _timed("Exported"):
-        run(load(avatar), output, format=chosen.value)
+        run(load(avatar), output, format=format)
     print(output)
 
 
@@ -227,16 +218,6 @@ def _peak_memory() -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return f", peak memory {peak / 1e9:.2f} GB"
-
-
-def _by_suffix(output: Path) -> Format:
-    try:
-        return Format(output.suffix.lower().lstrip("."))
-    except ValueError:
-        raise UserError(
-            f"Cannot tell the format from the name {output}; end it in .html or .ply, or give "
-            "--format."
-        ) from None
 
 
 def _schema(group: Group) -> type[Any]:

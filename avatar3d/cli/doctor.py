@@ -65,11 +65,14 @@ def _kernels() -> Check:
     from avatar3d.kernels import backend_info
 
     info = backend_info()
-    detail = ", ".join(f"{name} {value}" for name, value in info.items())
-    if not info.get("native", True):
-        remedy = "install a C++ compiler, then avatar3d again"
-        return Check("native kernels", "limited", f"{detail}; slow reference in use", remedy)
-    return Check("native kernels", "good", detail)
+    if not info["native"]:
+        remedy = "install a C++ compiler (apt install g++), then avatar3d again"
+        return Check("kernels", "limited", f"slow torch reference: {info['reason']}", remedy)
+    detail = f"native {info['simd']}, {info['threads']} threads, {info['compiler']}"
+    if not info["openmp"]:
+        remedy = "install avatar3d with a compiler that has OpenMP"
+        return Check("kernels", "limited", f"{detail}, without OpenMP", remedy)
+    return Check("kernels", "good", detail)
 
 
 def _gpu() -> Check:
