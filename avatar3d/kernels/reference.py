@@ -41,13 +41,11 @@ def rasterize(
         tile: side in pixels of the squares worked on at a time; does not change the result.
     """
     attributes = torch.cat([means, quats, scales, opacities[:, None], colors], dim=-1)
-    n = len(means)
+    camera = (viewmat, K, width, height)
     with torch.no_grad():
         finite = attributes.isfinite().all(-1) & (opacities >= MIN_ALPHA)
         index = finite.nonzero()[:, 0]
-        _, covs, depths = project(
-            means[index], quats[index], scales[index], viewmat, K, width, height
-        )
+        _, covs, depths = project(means[index], quats[index], scales[index], *camera)
         wide = covs.diagonal(dim1=-2, dim2=-1).amax(-1)
         index = index[(depths > NEAR) & (depths < FAR) & (wide < MAX_VARIANCE)]
         order = (means[index] @ viewmat[2, :3] + viewmat[2, 3]).argsort(stable=True)
@@ -59,7 +57,7 @@ def rasterize(
         half = (reach[:, None] * covs.diagonal(dim1=-2, dim2=-1)).sqrt()
         size = means.new_tensor([width, height])
         drawn = ((centers + half > 0) & (centers - half < size)).all(-1)
-        radii = means.new_zeros(n).index_put((index,), half.amax(-1) * drawn)
+        radii = means.new_zeros(len(means)).index_put((index,), half.amax(-1) * drawn)
     if background.ndim == 1:
         background = background.expand(height, width, 3)
     rows = []
