@@ -1,0 +1,174 @@
+"""The command line as a person meets it: in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """Run `avatar3d ARGUMENTS` in an empty folder."""
+
+    def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "avatar3d", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return command
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str, lines: int = 1) -> None:
+    """Exit code 2, at most `lines` lines of which the last is one sentence, no traceback."""
+    said = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(said) <= lines, result.stderr
+    assert said[-1].startswith("avatar3d: ")
+    assert said[-1].endswith((".", "`")), said[-1]
+    for word in words:
+        assert word in said[-1]
+
+
+def movie(path: Path, frames: int, picture: Callable[[int], np.ndarray]) -> Path:
+    from avatar3d.io.video import write_video
+
+    write_video(path, (picture(index) for index in range(frames)), 25)
+    return path
+
+
+def scenery(index: int) -> np.ndarray:
+    """A moving gradient: a picture, but nobody in it."""
+    y, x = np.mgrid[:240, :320]
+    return np.stack([x * 0.6 + index, y * 0.8, (x + y) * 0.3], -1).clip(0, 255).astype(np.uint8)
+
+
+def test_help_is_quick_and_names_every_verb(run):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = run("--help")
+        seconds.append(time.perf_counter() - start)
+    assert result.returncode == 0
+    for verb in (
+        "doctor", "assets", "capture", "train", "render", "export", "view", "evaluate", "config",
+    ):  # fmt: skip
+        assert f" {verb} " in result.stdout
+    assert min(seconds) < 1.5
+
+
+def test_doctor_reports_every_part(run):
+    result = run("doctor")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for part in (
+        "python",
+        "torch",
+        "kernels",
+        "gpu",
+        "capture",
+        "landmark model",
+        "speech",
+        "disk",
+    ):
+        assert f"  {part} " in result.stdout
+
+
+def test_assets_are_listed_with_licence(run):
+    result = run("assets")
+    assert result.returncode == 0
+    assert "sample-clip" in result.stdout
+    assert "licence: " in result.stdout
+    assert_refused(run("assets", "fetch", "sample-clop"), "sample-clip")
+
+
+def test_settings_are_listed(run):
+    result = run("config", "training")
+    assert result.returncode == 0
+    assert "iterations=" in result.stdout
+    assert "quick" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("trian",), ["'train'"]),
+        (("train",), ["avatar3d train --help"]),
+        (("render", "a.a3d", "--loud"), ["--loud"]),
+        (("capture", "nowhere.mp4", "-o", "out"), ["nowhere.mp4"]),
+        (("capture", "nowhere.mp4", "-o", "out", "sise=3"), ["'size'"]),
+        (("train", "nowhere", "-o", "out.a3d"), ["nowhere", "avatar3d capture"]),
+        (("train", "nowhere", "-o", "out.a3d", "iteration=3"), ["'iterations'"]),
+        (("train", "nowhere", "-o", "out.a3d", "iterations=many"), ["'many'"]),
+        (("render", "nowhere.a3d", "--text", "hello", "-o", "out.mp4"), ["nowhere.a3d"]),
+        (("export", "nowhere.a3d", "-o", "out.html"), ["nowhere.a3d"]),
+        (("evaluate", "nowhere.a3d", "--subject", "nowhere"), ["nowhere"]),
+        (("view", "nowhere.a3d"), ["nowhere.a3d"]),
+    ],
+)
+def test_a_slip_is_one_sentence_and_leaves_nothing(run, tmp_path, arguments, words):
+    assert_refused(run(*arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_file_is_not_a_video(run, tmp_path):
+    (tmp_path / "notes.mp4").write_text("These are notes, not a video.\n" * 100)
+    assert_refused(run("capture", "notes.mp4", "-o", "out"), "notes.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.mp4"]
+
+
+def test_a_clip_without_a_face(run, tmp_path):
+    movie(tmp_path / "scenery.mp4", 30, scenery)
+    assert_refused(run("capture", "scenery.mp4", "-o", "out"), "face", lines=20)
+    assert [path.name for path in tmp_path.iterdir()] == ["scenery.mp4"]
+
+
+def test_a_clip_of_two_frames(run, tmp_path):
+    movie(tmp_path / "short.mp4", 2, scenery)
+    assert_refused(run("capture", "short.mp4", "-o", "out"), "frames", lines=20)
+    assert [path.name for path in tmp_path.iterdir()] == ["short.mp4"]
+
+
+def test_an_avatar_that_is_none(run, tmp_path):
+    (tmp_path / "fake.a3d").write_bytes(b"PK\x03\x04 not really")
+    assert_refused(run("export", "fake.a3d", "-o", "out.html"), "fake.a3d")
+    assert [path.name for path in tmp_path.iterdir()] == ["fake.a3d"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "same command again"),
+        (ZeroDivisionError("one over none"), 1, "ZeroDivisionError (one over none)"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line(monkeypatch, capsys, error, code, words):
+    from avatar3d.cli import commands, main
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "app", fail)
+    monkeypatch.delenv("AVATAR3D_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == code
+    assert words in said
+    assert said.count("\n") == 1
+    monkeypatch.setenv("AVATAR3D_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        main()
+    assert "Traceback" in capsys.readouterr().err
