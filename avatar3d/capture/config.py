@@ -1,0 +1,85 @@
+"""Options of capture."""
+
+from dataclasses import dataclass
+
+from avatar3d.errors import UserError
+
+__all__ = ["CaptureConfig"]
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """How a video becomes a Subject. A changed option redoes only the stages that depend on it."""
+
+    size: int = 512
+    """Longest side of the captured frames in pixels; smaller sources are never enlarged."""
+
+    crop: str = "auto"
+    """auto: keep roughly square small pictures, else a square around head and shoulders;
+    face: always that square; none: always the whole picture."""
+
+    max_fps: float = 30.0
+    """Faster videos are thinned to a whole fraction of their rate at or below this."""
+
+    start: float = 0.0
+    """Seconds of the video to skip."""
+
+    duration: float | None = None
+    """Seconds of the video to use; null uses all of it."""
+
+    head_model: str = "anny"
+    """Head model to fit: anny, ict or the path of an .npz."""
+
+    detector: str = "auto"
+    """Landmark models: tasks (the face_landmarker bundle), solutions (inside the mediapipe 0.10.21
+    wheel) or auto (tasks where the bundle is at hand)."""
+
+    face_landmarker: str | None = None
+    """Path of a face_landmarker.task bundle; null looks in $AVATAR3D_FACE_LANDMARKER and the assets."""
+
+    focal: float = 2.35
+    """Focal length as a multiple of the longer side of the captured frame. Landmarks cannot tell
+    it; 2.2 to 2.5 suits most clips."""
+
+    identity_frames: int = 160
+    """Frames, spread over the clip, that the shape of the face is fitted to."""
+
+    iterations: int = 400
+    """Optimiser steps of each fit."""
+
+    chunk: int = 256
+    """Frames fitted at a time; bounds memory and the work lost when interrupted."""
+
+    workers: int = 0
+    """Threads; 0 uses every processor."""
+
+    consent: str | None = None
+    """A note on the consent of the person shown, kept with the subject and its avatars."""
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "crop": ("auto", "face", "none"),
+            "detector": ("auto", "tasks", "solutions"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise UserError(
+                    f"capture.{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}."
+                )
+        ranges = {
+            "size": (64, 4096),
+            "max_fps": (1, 1000),
+            "start": (0, 1e6),
+            "focal": (0.3, 20),
+            "identity_frames": (10, 2000),
+            "iterations": (1, 10000),
+            "chunk": (32, 4096),
+            "workers": (0, 256),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(
+                    f"capture.{name} must be within {low} to {high:g}, got {getattr(self, name)}."
+                )
+        if self.duration is not None and not self.duration > 0:
+            raise UserError(f"capture.duration must be above 0 seconds, got {self.duration}.")

@@ -1,0 +1,159 @@
+"""`capture`: runs the stages in a hidden folder and puts the finished Subject in place."""
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from avatar3d.capture.config import CaptureConfig
+from avatar3d.capture.stages import STAGES, landmark_models
+from avatar3d.capture.workspace import RejectedClip, Workspace, run_stages, stage_keys
+from avatar3d.errors import UserError
+from avatar3d.head import HeadModel, load_head
+from avatar3d.io.video import probe
+from avatar3d.progress import say
+from avatar3d.subject import Subject, SubjectInfo
+
+__all__ = ["capture"]
+
+
+def capture(
+    video: str | Path,
+    output: str | Path,
+    config: CaptureConfig | None = None,
+    head: HeadModel | None = None,
+) -> Subject:
+    """Turn a video of one person into a Subject folder.
+
+    The work happens in the hidden folder `.NAME.capture` beside `output`, stage by stage. Killed at
+    any time, the same call continues from there; the Subject appears when everything is done. Run
+    again with changed options, only the stages that depend on them are redone.
+
+    Args:
+        video: any container, codec, size, rotation and frame rate.
+        output: folder to make, or a Subject made before.
+        config: options; default `CaptureConfig()`.
+        head: head model to fit instead of `load_head(config.head_model)`.
+
+    Raises:
+        UserError: unreadable video, no face, too few frames, or `output` is something else.
+    """
+    video, output = Path(video), Path(output)
+    config = config or CaptureConfig()
+    start = time.monotonic()
+    probe(video)
+    _check_output(output)
+    sha256 = _hash_file(video)
+    models = landmark_models(config)
+    head = head or load_head(config.head_model)
+    keys = stage_keys(STAGES, sha256, config, head, models)
+    if _finished(output, keys):
+        say(f"{output} is up to date.")
+        return Subject(output)
+    folder = output.absolute().with_name(f".{output.absolute().name}.capture")
+    if not folder.is_dir() and output.is_dir():
+        _link_tree(output, folder)
+    workspace = Workspace(folder, video, sha256, config, head)
+    try:
+        worked = run_stages(workspace, STAGES, keys)
+    except RejectedClip:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    workspace.state.started = {}
+    workspace.save_state()
+    _write_info(workspace, keys)
+    _put_in_place(folder, output)
+    _summarise(workspace, worked, time.monotonic() - start)
+    return Subject(output)
+
+
+def _check_output(output: Path) -> None:
+    if output.is_file():
+        raise UserError(f"{output} is a file; give the name of a folder for the subject.")
+    if output.is_dir() and any(output.iterdir()) and not (output / "subject.json").is_file():
+        raise UserError(
+            f"{output} exists and is not a subject folder; give another name or empty it."
+        )
+
+
+def _finished(output: Path, keys: dict[str, str]) -> bool:
+    if not (output / "subject.json").is_file():
+        return False
+    try:
+        return Subject(output).info.stages == keys
+    except UserError:  # damaged: build it anew
+        return False
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """A second tree of the same files. Files are only ever replaced, so links are safe."""
+    temporary = target.with_name(f".partial-{secrets.token_hex(4)}-{target.name}")
+    try:
+        shutil.copytree(source, temporary, copy_function=_link)
+        (temporary / "subject.json").unlink(missing_ok=True)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _write_info(workspace: Workspace, keys: dict[str, str]) -> None:
+    state = workspace.state
+    info = SubjectInfo(
+        source_name=workspace.source.name,
+        source_sha256=state.source_sha256,
+        fps=workspace.fps,
+        frames=workspace.frames,
+        width=workspace.width,
+        height=workspace.height,
+        has_audio=bool(state.facts.get("has_audio")),
+        head_model=workspace.head.name,
+        stages=keys,
+        warnings=[text for stage in STAGES for text in state.warnings.get(stage.name, [])],
+        timings={stage.name: state.timings.get(stage.name, 0.0) for stage in STAGES},
+        consent=workspace.config.consent,
+    )
+    (workspace.folder / "subject.json").write_text(info.model_dump_json(indent=2) + "\n")
+
+
+def _put_in_place(folder: Path, output: Path) -> None:
+    """Rename the finished folder to `output`; an older subject there goes away as a whole."""
+    if output.is_dir():
+        old = output.absolute().with_name(f".partial-{secrets.token_hex(4)}-{output.name}")
+        os.rename(output, old)
+        os.rename(folder, output)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(folder, output)
+
+
+def _summarise(workspace: Workspace, worked: list[str], seconds: float) -> None:
+    frames = workspace.frames
+    parts = ", ".join(f"{name} {workspace.state.timings[name] / frames * 1e3:.1f}" for name in worked)
+    say(
+        f"Captured {frames} frames in {seconds:.1f} s, {seconds / frames * 1e3:.0f} ms/frame "
+        f"({parts}); peak memory {_peak_memory_gb():.1f} GB."
+    )
+
+
+def _peak_memory_gb() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)

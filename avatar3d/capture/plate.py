@@ -1,0 +1,68 @@
+"""The empty background behind the person."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ["background_plate"]
+
+_SAMPLES = 120
+_ROWS = 32
+
+
+def background_plate(
+    frame: Callable[[int], np.ndarray], matte: Callable[[int], np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Median of what shows beside the person over the clip; the rest painted in from around it.
+
+    Args:
+        frame: index to picture (H, W, 3) uint8.
+        matte: index to alpha (H, W) uint8.
+        count: number of frames.
+
+    Returns:
+        (H, W, 3) uint8 plate and (H, W) bool, where it was seen at all.
+    """
+    import cv2
+
+    indices = np.unique(np.linspace(0, count - 1, min(count, _SAMPLES)).astype(int))
+    frames = np.stack([frame(int(i)) for i in indices])
+    kernel = np.ones((9, 9), np.uint8)
+    empty = np.stack([cv2.dilate(matte(int(i)), kernel) < 8 for i in indices])
+    height, width = frames.shape[1:3]
+    plate = np.zeros((height, width, 3), np.uint8)
+    for top in range(0, height, _ROWS):
+        rows = slice(top, top + _ROWS)
+        plate[rows] = _masked_median(frames[:, rows], empty[:, rows])
+    seen = empty.sum(0) >= min(3, len(indices))
+    if not seen.any():
+        return np.full_like(plate, 127), seen
+    return _paint_in(plate, seen), seen
+
+
+def _masked_median(frames: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Per-pixel median (H, W, 3) of frames (N, H, W, 3) where empty (N, H, W); 0 where never."""
+    values = np.where(empty[..., None], frames, 255).astype(np.uint8)
+    values.sort(0)  # pixels covered by the person sort to the end, behind all others
+    amount = empty.sum(0)
+    middle = np.maximum(amount - 1, 0) // 2
+    return np.take_along_axis(values, middle[None, ..., None], 0)[0] * (amount > 0)[..., None]
+
+
+def _paint_in(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Fill the unseen part smoothly from its border, coarse to fine (push-pull)."""
+    import cv2
+
+    levels = []
+    color, weight = plate.astype(np.float32) * seen[..., None], seen.astype(np.float32)
+    while min(weight.shape) > 2:
+        levels.append((color, weight))
+        size = ((color.shape[1] + 1) // 2, (color.shape[0] + 1) // 2)
+        color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
+        weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    filled = color / np.maximum(weight, 1e-6)[..., None]
+    for color, weight in reversed(levels):
+        coarse = cv2.resize(filled, color.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        known = color / np.maximum(weight, 1e-6)[..., None]
+        filled = np.where((weight > 1e-3)[..., None], known, coarse)
+    return np.where(seen[..., None], plate, np.clip(filled + 0.5, 0, 255).astype(np.uint8))

@@ -1,0 +1,72 @@
+"""Head pose from landmarks alone, to start the fit from."""
+
+import numpy as np
+
+from avatar3d.head import HeadModel
+from avatar3d.head.landmarks import LIPS
+
+__all__ = ["mean_pose", "poses_from_landmarks"]
+
+_RIGID_SIGMA = 0.002
+
+
+def poses_from_landmarks(
+    head: HeadModel, points: np.ndarray, found: np.ndarray, K: np.ndarray
+) -> np.ndarray:
+    """Perspective-n-point of the mean face in every frame.
+
+    Args:
+        head: the model; its landmarks that neither slide nor move with the lips are used.
+        points: (T, 478, 2) pixels.
+        found: (T,) bool, frames with a face; the others get interpolated poses.
+        K: (3, 3) pixels.
+
+    Returns:
+        (T, 4, 4) T_camera_head.
+    """
+    import cv2
+
+    model = head.landmarks_of(head.template).astype(np.float64)
+    usable = (head.landmark_sigma < _RIGID_SIGMA) & (np.arange(len(model)) < 468)
+    usable[list(LIPS)] = False
+    if usable.sum() < 20:
+        usable = np.arange(len(model)) < 468
+    poses = np.tile(np.eye(4), (len(points), 1, 1))
+    rotation = translation = None
+    for index in np.flatnonzero(found):
+        image = points[index, usable].astype(np.float64)
+        if rotation is None:
+            _, rotation, translation = cv2.solvePnP(
+                model[usable], image, K, None, flags=cv2.SOLVEPNP_SQPNP
+            )
+        _, rotation, translation = cv2.solvePnP(
+            model[usable], image, K, None, rotation.copy(), translation.copy(), True,
+            flags=cv2.SOLVEPNP_ITERATIVE,
+        )  # fmt: skip
+        poses[index, :3, :3] = cv2.Rodrigues(rotation)[0]
+        poses[index, :3, 3] = translation[:, 0]
+    return _filled(poses, found)
+
+
+def mean_pose(poses: np.ndarray) -> np.ndarray:
+    """Rigid mean (4, 4) of poses (T, 4, 4): chordal mean rotation, mean translation."""
+    u, _, vt = np.linalg.svd(poses[:, :3, :3].mean(0))
+    result = np.eye(4)
+    result[:3, :3] = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    result[:3, 3] = poses[:, :3, 3].mean(0)
+    return result
+
+
+def _filled(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Poses of frames without a face, interpolated between their neighbours with one."""
+    from scipy.spatial.transform import Rotation, Slerp
+
+    known = np.flatnonzero(found)
+    if len(known) in (0, len(found)):
+        return poses
+    times = np.clip(np.arange(len(found)), known[0], known[-1])
+    if len(known) > 1:
+        poses[:, :3, :3] = Slerp(known, Rotation.from_matrix(poses[known, :3, :3]))(times).as_matrix()
+    for axis in range(3):
+        poses[:, axis, 3] = np.interp(times, known, poses[known, axis, 3])
+    return poses

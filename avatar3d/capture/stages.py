@@ -1,0 +1,372 @@
+"""The stages of capture, in order. Each reads and writes files of the workspace only."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from avatar3d.capture.config import CaptureConfig
+from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, fit_frames, fit_shape
+from avatar3d.capture.framing import MIN_FRAMES, Framing, inspect_clip
+from avatar3d.capture.landmarks import choose_detector, choose_face
+from avatar3d.capture.matte import Segmenter, refine_matte
+from avatar3d.capture.parallel import PerThread, parallel_map
+from avatar3d.capture.parsing import parse_frame
+from avatar3d.capture.plate import background_plate
+from avatar3d.capture.pose import mean_pose, poses_from_landmarks
+from avatar3d.capture.torso import (
+    TorsoTracker,
+    measure_all,
+    pivot_pixel,
+    smooth_motion,
+    torso_poses,
+)
+from avatar3d.capture.workspace import CACHE, RejectedClip, Stage, Workspace
+from avatar3d.io.images import write_image
+from avatar3d.io.video import read_frames
+from avatar3d.progress import track
+from avatar3d.subject import Tracking
+
+__all__ = ["STAGES", "landmark_models"]
+
+_LANDMARK_CHUNK = 512
+_OVERLAP = 16
+
+
+def landmark_models(config: CaptureConfig) -> str:
+    """Name of the landmark models in use; part of what the stages depend on."""
+    return choose_detector(config).name
+
+
+def decode(workspace: Workspace) -> None:
+    """frames/: constant rate, cropped, resized."""
+    import cv2
+
+    config, source = workspace.config, workspace.source
+    framing = inspect_clip(source, config)
+    workspace.path("frames").mkdir(parents=True, exist_ok=True)
+    left, top, width, height = framing.crop
+    size = (framing.width, framing.height)
+
+    def store(item: tuple[int, np.ndarray]) -> None:
+        index, image = item
+        path = workspace.frame_path(index)
+        if path.is_file():
+            return
+        image = image[top : top + height, left : left + width]
+        if (width, height) != size:
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        write_image(path, np.ascontiguousarray(image))
+
+    images = enumerate(read_frames(source, framing.fps, config.start, config.duration))
+    expected = round((config.duration or framing.info.duration - config.start) * framing.fps)
+    stored = parallel_map(store, images, workspace.workers)
+    count = sum(1 for _ in track(stored, "Reading the video", expected))
+    _remember(workspace, framing, count)
+
+
+def _remember(workspace: Workspace, framing: Framing, count: int) -> None:
+    facts = workspace.state.facts
+    facts.update(
+        fps=framing.fps,
+        frames=count,
+        width=framing.width,
+        height=framing.height,
+        crop=framing.crop,
+        face=framing.face,
+        faces=framing.faces,
+    )
+    if framing.info.hdr:
+        workspace.warn("decode", "The video is HDR; its colours were reduced without tone mapping.")
+    if framing.info.variable_rate:
+        workspace.warn(
+            "decode",
+            f"The frames of the video are unevenly spaced; they were resampled to {framing.fps:.2f} "
+            "per second.",
+        )
+    if framing.faces > 1:
+        workspace.warn("decode", "Several faces were seen; the main one was followed.")
+
+
+def landmarks(workspace: Workspace) -> None:
+    """.capture/landmarks.npz: points (T, 478, 3), found (T,), scores (T, 52) or empty."""
+    choice = choose_detector(workspace.config)
+    several = 3 if workspace.state.facts["faces"] > 1 else 1
+    detectors = PerThread(lambda: choice.make(several))
+    expected = np.array(workspace.state.facts["face"])
+    frames = workspace.frames
+    starts = range(0, frames, _LANDMARK_CHUNK)
+
+    def detect(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        face = choose_face(detectors.get().detect(workspace.frame(index)), expected)
+        return (face.points, face.scores) if face else (None, None)
+
+    todo = [s for s in starts if not workspace.has_arrays(f"landmarks/{s:06d}")]
+    indices = [i for s in todo for i in range(s, min(s + _LANDMARK_CHUNK, frames))]
+    results = iter(
+        track(parallel_map(detect, indices, workspace.workers), "Finding the face", len(indices))
+    )
+    for start in todo:
+        rows = [next(results) for _ in range(start, min(start + _LANDMARK_CHUNK, frames))]
+        workspace.save_arrays(f"landmarks/{start:06d}", **_landmark_arrays(rows))
+    for _ in results:  # lets the progress line end
+        pass
+    parts = [workspace.load_arrays(f"landmarks/{start:06d}") for start in starts]
+    merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    usable = int(merged["found"].sum())
+    if usable < MIN_FRAMES:
+        raise RejectedClip(
+            f"A face was found in only {usable} of {frames} frames of {workspace.source}; capture "
+            f"needs at least {MIN_FRAMES}: use a clip that shows one person's face throughout."
+        )
+    if usable < 0.9 * frames:
+        workspace.warn("landmarks", f"The face was found in only {usable} of {frames} frames.")
+    workspace.save_arrays("landmarks", **merged)
+
+
+def _landmark_arrays(
+    rows: list[tuple[np.ndarray | None, np.ndarray | None]],
+) -> dict[str, np.ndarray]:
+    count = len(rows)
+    points = np.zeros((count, 478, 3), np.float32)
+    scores = np.full((count, 52), -1, np.float32)
+    found = np.zeros(count, bool)
+    for index, (face, score) in enumerate(rows):
+        if face is not None:
+            points[index], found[index] = face, True
+        if score is not None:
+            scores[index] = score
+    return {"points": points, "scores": scores, "found": found}
+
+
+def matte(workspace: Workspace) -> None:
+    """mattes/: 8-bit alpha."""
+    workspace.path("mattes").mkdir(parents=True, exist_ok=True)
+    segmenters = PerThread(Segmenter)
+
+    def work(index: int) -> None:
+        path = workspace.matte_path(index)
+        if not path.is_file():
+            image = workspace.frame(index)
+            write_image(path, refine_matte(image, segmenters.get()(image)))
+
+    done = parallel_map(work, range(workspace.frames), workspace.workers)
+    for _ in track(done, "Cutting out the person", workspace.frames):
+        pass
+
+
+def fit(workspace: Workspace) -> None:
+    """.capture/fit.npz: the face shape, and pose, expression and gaze of every frame."""
+    import torch
+
+    config, frames = workspace.config, workspace.frames
+    data = workspace.load_arrays("landmarks")
+    points, found = data["points"][..., :2], data["found"]
+    poses = poses_from_landmarks(workspace.head, points, found, workspace.K)
+    model = LandmarkModel(workspace.head, workspace.K, (workspace.width, workspace.height))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
+    try:
+        if not workspace.has_arrays("fit/shape"):
+            usable = np.flatnonzero(found)
+            chosen = usable[_spread(len(usable), config.identity_frames)]
+            shape = fit_shape(model, points[chosen], poses[chosen], config.iterations)
+            workspace.save_arrays("fit/shape", identity=shape.identity, offsets=shape.offsets)
+        shape = FaceShape(**workspace.load_arrays("fit/shape"))
+
+        def work(start: int) -> None:
+            low = max(0, start - _OVERLAP)
+            high = min(frames, start + config.chunk + _OVERLAP)
+            part = slice(low, high)
+            if not found[part].any():
+                result = _resting(poses[part], model)
+            else:
+                result = fit_frames(
+                    model, shape, points[part], found[part], poses[part], config.iterations
+                )
+            workspace.save_arrays(f"fit/{start:06d}", **result.__dict__)
+
+        starts = list(range(0, frames, config.chunk))
+        todo = [start for start in starts if not workspace.has_arrays(f"fit/{start:06d}")]
+        for _ in track(parallel_map(work, todo, workspace.workers), "Fitting the head", len(todo)):
+            pass
+    finally:
+        torch.set_num_threads(threads)
+    parts = [FaceFit(**workspace.load_arrays(f"fit/{start:06d}")) for start in starts]
+    merged = _joined(parts, starts, config.chunk, frames)
+    workspace.save_arrays("fit", **shape.__dict__, **merged.__dict__)
+
+
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """Up to `wanted` indices over `count`, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
+
+
+def _resting(poses: np.ndarray, model: LandmarkModel) -> FaceFit:
+    count, rows = len(poses), len(model.head.expression)
+    return FaceFit(
+        poses,
+        np.zeros((count, rows), np.float32),
+        np.zeros((count, 2, 2), np.float32),
+        np.zeros((count, 478, 2), np.float32),
+    )
+
+
+def _joined(parts: list[FaceFit], starts: list[int], chunk: int, frames: int) -> FaceFit:
+    """Chunks cross-faded over their overlap, so that no seam shows in time."""
+    tracks = {}
+    for name in ("poses", "weights", "gaze", "points"):
+        first = getattr(parts[0], name)
+        total = np.zeros((frames, *first.shape[1:]), np.float64)
+        amount = np.zeros(frames)
+        for part, start in zip(parts, starts, strict=True):
+            value = getattr(part, name)
+            low = max(0, start - _OVERLAP)
+            index = np.arange(low, low + len(value))
+            rise = (index - low + 0.5) / (2 * _OVERLAP) if start else np.ones(len(index))
+            last = start + chunk + _OVERLAP
+            fall = (last - index - 0.5) / (2 * _OVERLAP) if last < frames + _OVERLAP else 1.0
+            weight = np.clip(np.minimum(rise, fall), 1e-3, 1)
+            total[index] += weight.reshape(-1, *[1] * (value.ndim - 1)) * value
+            amount[index] += weight
+        tracks[name] = total / amount.reshape(-1, *[1] * (total.ndim - 1))
+    u, _, vt = np.linalg.svd(tracks["poses"][:, :3, :3])
+    tracks["poses"][:, :3, :3] = u @ vt
+    for name in ("weights", "gaze", "points"):
+        tracks[name] = tracks[name].astype(np.float32)
+    return FaceFit(**tracks)
+
+
+def torso(workspace: Workspace) -> None:
+    """tracking.npz: everything known about the geometry, the shoulders included."""
+    data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("fit")
+    found, points = data["found"], data["points"][..., :2]
+    confidence = _confidence(points, fitted["points"], found)
+    valid = found & (confidence > 0)
+    rest = mean_pose(fitted["poses"][valid] if valid.any() else fitted["poses"])
+    nearest = np.where(valid, np.linalg.norm(fitted["poses"][:, :3] - rest[:3], axis=(1, 2)), np.inf)
+    reference = int(nearest.argmin())
+    pivot = pivot_pixel(rest, workspace.K)
+    tracker = TorsoTracker(
+        workspace.frame(reference), workspace.matte(reference), points[reference], pivot
+    )
+    indices = np.arange(workspace.frames)
+    shown = track(_frames(workspace), "Following the shoulders", workspace.frames)
+    motion = measure_all(tracker, lambda index: next(shown), indices)
+    next(shown, None)
+    head = fitted["poses"][:, :3, 3]
+    pixels = head[:, :2] / head[:, 2:] * workspace.K[0, 0]
+    smooth = smooth_motion(motion, pixels - pixels[valid].mean(0), workspace.fps)
+    if motion.confidence.mean() < 0.3:
+        workspace.warn(
+            "torso",
+            "The shoulders show too little texture to follow; they will move a little with the head.",
+        )
+    rows = fitted["weights"]
+    Tracking(
+        head_model=workspace.head.name,
+        head_model_fingerprint=workspace.head.fingerprint,
+        K=workspace.K,
+        size=np.array([workspace.width, workspace.height]),
+        identity=fitted["identity"],
+        landmark_offsets=fitted["offsets"],
+        T_camera_rest=rest,
+        T_camera_head=fitted["poses"],
+        T_camera_torso=torso_poses(smooth, rest, workspace.K),
+        expression=rows[:, :52],
+        residual=rows[:, 52:],
+        gaze=fitted["gaze"],
+        landmarks=points,
+        landmarks_fit=fitted["points"],
+        confidence=confidence,
+        valid=valid,
+    ).save(workspace.path("tracking.npz"))
+    workspace.save_arrays("torso", confidence=motion.confidence, shift=smooth.shift)
+
+
+def _frames(workspace: Workspace) -> Iterator[np.ndarray]:
+    return parallel_map(workspace.frame, range(workspace.frames), workspace.workers)
+
+
+def _confidence(points: np.ndarray, fitted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(T,) 1 at the clip's usual fit error, 0 where it is four times as large or no face."""
+    error = np.linalg.norm(points - fitted, axis=-1).mean(1)
+    usual = np.median(error[found])
+    result = np.clip((4 * usual - error) / (2 * usual + 1e-9), 0, 1)
+    return np.where(found, result, 0.0).astype(np.float32)
+
+
+def parsing(workspace: Workspace) -> None:
+    """parsing/: label images."""
+    workspace.path("parsing").mkdir(parents=True, exist_ok=True)
+    data = workspace.load_arrays("landmarks")
+
+    def work(index: int) -> None:
+        path = workspace.parsing_path(index)
+        if path.is_file():
+            return
+        labels = np.zeros((workspace.height, workspace.width), np.uint8)
+        if data["found"][index]:
+            points = data["points"][index, :, :2]
+            labels = parse_frame(workspace.frame(index), workspace.matte(index), points)
+        write_image(path, labels)
+
+    done = parallel_map(work, range(workspace.frames), workspace.workers)
+    for _ in track(done, "Labelling the picture", workspace.frames):
+        pass
+
+
+def plate(workspace: Workspace) -> None:
+    """background.png."""
+    image, seen = background_plate(workspace.frame, workspace.matte, workspace.frames)
+    workspace.state.facts["background_seen"] = float(seen.mean())
+    write_image(workspace.path("background.png"), image)
+
+
+def audio(workspace: Workspace) -> None:
+    """audio.wav and audio_features.npz, where the clip has sound."""
+    from avatar3d.audio import extract_audio, features, load_audio
+    from avatar3d.audio.files import save_wav
+    from avatar3d.io.atomic import atomic_path
+
+    wav = workspace.path("audio.wav")
+    has_audio = extract_audio(workspace.source, wav)
+    workspace.state.facts["has_audio"] = has_audio
+    if not has_audio:
+        workspace.warn(
+            "audio",
+            "The clip has no sound, so no audio driver can be trained; the avatar follows pose and "
+            "expression, and text or sound through the general mouth shapes.",
+        )
+        return
+    samples, rate = load_audio(wav)
+    start = round(workspace.config.start * rate)
+    length = round(workspace.frames / workspace.fps * rate)
+    samples = samples[start : start + length]
+    if not len(samples):
+        samples = np.zeros(length, np.float32)
+    save_wav(wav, samples)
+    arrays = features(samples, workspace.fps, workspace.frames)
+    with atomic_path(workspace.path("audio_features.npz")) as temporary:
+        with open(temporary, "wb") as handle:
+            np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "decode", decode, (), ("size", "crop", "max_fps", "start", "duration"), ("frames",)
+    ),
+    Stage(
+        "landmarks", landmarks, ("decode",), (),
+        (f"{CACHE}/landmarks", f"{CACHE}/landmarks.npz"),
+    ),
+    Stage("matte", matte, ("decode",), (), ("mattes",)),
+    Stage(
+        "fit", fit, ("landmarks",),
+        ("focal", "identity_frames", "iterations", "chunk"),
+        (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
+    ),
+    Stage("torso", torso, ("fit", "matte"), (), ("tracking.npz", f"{CACHE}/torso.npz")),
+    Stage("parsing", parsing, ("landmarks", "matte"), (), ("parsing",)),
+    Stage("plate", plate, ("matte",), (), ("background.png",)),
+    Stage("audio", audio, ("decode",), (), ("audio.wav", "audio_features.npz")),
+)  # fmt: skip
