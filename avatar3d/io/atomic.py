@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from avatar3d.errors import UserError
@@ -42,7 +42,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             f"Cannot write {target}: {reason}; check free space and permissions."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # e.g. the parent is a file; the error above says more
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
