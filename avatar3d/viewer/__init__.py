@@ -1,0 +1,1 @@
+"""Looking at an avatar: the web page that `export` writes, and a live server."""

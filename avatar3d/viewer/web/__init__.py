@@ -1,0 +1,1 @@
+"""Sources of the self-contained web viewer; `avatar3d.export.html` puts them into one page."""
