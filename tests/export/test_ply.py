@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial.transform import Rotation
 
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, pose_gaussians
 from avatar3d.avatar.state import SH_C0
 from avatar3d.errors import UserError
+from avatar3d.export import export
+from avatar3d.geometry import quaternion_to_matrix
 from avatar3d.io.ply import GaussianCloud, decode_ply, encode_ply, read_ply, write_ply
 
 REFERENCE_ORDER = [
@@ -86,3 +91,30 @@ def test_every_truncation_is_noticed():
     for length in range(len(data)):
         with pytest.raises(UserError):
             decode_ply(data[:length])
+
+
+@pytest.mark.parametrize(("axes", "flip"), [("3dgs", (1, -1, -1)), ("head", (1, 1, 1))])
+def test_exported_neutral_head(avatar, tmp_path, axes, flip):
+    """Centres and covariances of the file, read independently, are those of the posed state."""
+    plyfile = pytest.importorskip("plyfile")
+    export(avatar, tmp_path / "head.ply", axes=axes)
+    vertex = plyfile.PlyData.read(tmp_path / "head.ply")["vertex"]
+    means = np.stack([vertex[c] for c in "xyz"], 1) * flip
+    quats = np.stack([vertex[f"rot_{c}"] for c in (1, 2, 3, 0)], 1)
+    scales = np.exp(np.stack([vertex[f"scale_{c}"] for c in range(3)], 1))
+    axes_of = np.array(flip)[:, None] * Rotation.from_quat(quats).as_matrix() * scales[:, None]
+
+    state = avatar.state
+    face = FaceParameters(
+        torch.zeros(len(state.expression)), torch.zeros(2, 2), torch.eye(4), torch.eye(4)
+    )
+    with torch.no_grad():
+        posed = pose_gaussians(SplatRig(state), SplatParameters(state), face)
+        expected = quaternion_to_matrix(posed.quats) * posed.scales[:, None]
+    np.testing.assert_allclose(means, posed.means, atol=1e-6)
+    covariance = np.einsum("nij,nkj->nik", axes_of, axes_of)
+    expected_covariance = torch.einsum("nij,nkj->nik", expected, expected)
+    np.testing.assert_allclose(covariance, expected_covariance, atol=1e-8)
+    np.testing.assert_array_equal(vertex["opacity"], state.opacity)
+    eye = means[state.eye[state.faces[state.face[state.face >= 0]][:, 0]].nonzero()[0]]
+    assert eye[:, 2].mean() > 0.05  # in the head frame the eyes look along +z

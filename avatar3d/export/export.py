@@ -1,0 +1,48 @@
+"""One verb for every format."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avatar3d.errors import UserError
+from avatar3d.export.html import write_html
+from avatar3d.export.ply import write_neutral_ply
+
+if TYPE_CHECKING:
+    from avatar3d.avatar import SplatAvatar
+
+__all__ = ["FORMATS", "export"]
+
+FORMATS: dict[str, Callable[..., None]] = {"html": write_html, "ply": write_neutral_ply}
+"""Name of a format to its writer (avatar, path, **options)."""
+
+
+def export(
+    avatar: "SplatAvatar", output: str | os.PathLike[str], format: str | None = None, **options: Any
+) -> Path:
+    """Write `avatar` for use outside avatar3d.
+
+    Args:
+        avatar: what to hand over.
+        output: the file to write.
+        format: "html", one page that animates the avatar in any browser (`write_html`), or "ply",
+            its neutral pose for splat editors and viewers (`write_neutral_ply`); default by the
+            suffix of `output`.
+        options: further arguments of that writer.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UserError: unknown format, or the file cannot be written.
+    """
+    path = Path(output)
+    name = format or path.suffix.lstrip(".").lower()
+    if name not in FORMATS:
+        raise UserError(
+            f"Cannot export as {name or 'a file without a suffix'!r}; "
+            f"choose one of {', '.join(sorted(FORMATS))}."
+        )
+    FORMATS[name](avatar, path, **options)
+    return path
