@@ -191,8 +191,10 @@ def _bind(head: ShapedHead, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     """Nearest rigid head triangle of each point, its centre, and the point in its frame."""
     model = head.model
     rigid = model.torso_weight[model.faces].max(1) < 0.01
-    rigid &= np.isin(model.part[model.faces[:, 0]], [PARTS.index(p) for p in ("scalp", "ears")])
-    carriers = np.flatnonzero(rigid)
+    scalp = np.isin(model.part[model.faces[:, 0]], [PARTS.index(p) for p in ("scalp", "ears")])
+    carriers = np.flatnonzero(rigid & scalp)
+    if not len(carriers):
+        carriers = np.flatnonzero(rigid)
     normal, center = _normals(head)
     _, nearest = cKDTree(center[carriers]).query(xyz)
     face = carriers[nearest]

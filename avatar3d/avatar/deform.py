@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,8 +91,10 @@ class SplatRig:
     """The fixed part of a `SplatState`: head geometry and bindings as tensors."""
 
     def __init__(self, state: SplatState, device: str | torch.device = "cpu") -> None:
-        def tensor(array, dtype=torch.float32) -> Tensor:
-            return torch.as_tensor(array, dtype=dtype, device=device)
+        # Copies, because torch aligns its own memory and a matrix product may round differently
+        # on memory that is aligned otherwise; training must resume bit by bit.
+        def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(array, dtype=dtype, device=device)
 
         bound = int((state.face >= 0).sum())
         if bound and (state.face[:bound] < 0).any():

@@ -29,7 +29,6 @@ from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
 from avatar3d.io.ply import encode_ply
-from avatar3d.motion.audio_driver import AudioDriver
 from avatar3d.motion.motion import Motion
 
 __all__ = ["load", "save"]
@@ -132,6 +131,8 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
     )
     driver = None
     if "driver.safetensors" in members:
+        from avatar3d.motion.audio_driver import AudioDriver
+
         driver = AudioDriver.from_arrays(load_tensors(members["driver.safetensors"]))
     background = None
     if "background.png" in members:
@@ -143,7 +144,7 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
 
 
 def _packed(state: SplatState) -> dict[str, np.ndarray]:
-    arrays = {f.name: np.ascontiguousarray(getattr(state, f.name)) for f in fields(SplatState)}
+    arrays = {f.name: np.array(getattr(state, f.name), order="C") for f in fields(SplatState)}
     for name in _HALF:
         arrays[name] = arrays[name].astype(np.float16)
     basis = arrays.pop("basis")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from avatar3d.errors import UserError
 from avatar3d.geometry import Camera, yaw_pitch_roll
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.kernels import rasterize
-from avatar3d.motion.audio_driver import AudioDriver
 from avatar3d.motion.motion import Motion
+
+if TYPE_CHECKING:
+    from avatar3d.motion.audio_driver import AudioDriver
 
 __all__ = ["SplatAvatar"]
 
@@ -33,7 +35,7 @@ class SplatAvatar:
     state: SplatState
     background: np.ndarray | None
     idle_motion: Motion
-    driver: AudioDriver | None
+    driver: "AudioDriver | None"
     info: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -80,7 +80,7 @@ class SplatState:
             "torso_weight": (v,), "eye": (v,), "eye_centers": (2, 3), "face": (n,),
             "bary": (n, 3), "part": (n,), "position": (n, 3), "quat": (n, 4),
             "log_scale": (n, 3), "opacity": (n,), "color": (n, 3), "basis": (b, 10, k),
-            "map": (k, e + 4), "mean": (e + 4,), "bias": (k,), "T_camera_rest": (4, 4),
+            "map": (k, e + 4), "mean": (e + 4,), "bias": (k,), "limit": (), "T_camera_rest": (4, 4),
             "K_matrix": (3, 3), "size": (2,), "torso_map": (12, 6), "expression_min": (e,),
             "expression_max": (e,),
         }  # fmt: skip

@@ -277,7 +277,7 @@ class SplatTraining:
         tracking = self.refiner.result() if self.refiner is not None else self.tracking
         tensors = {f"parameters.{n}": getattr(self.parameters, n) for n in SplatParameters.NAMES}
         tensors |= {
-            f"state.{f.name}": torch.as_tensor(np.ascontiguousarray(getattr(self.state, f.name)))
+            f"state.{f.name}": torch.as_tensor(np.array(getattr(self.state, f.name), order="C"))
             for f in fields(SplatState)
         }
         tensors |= {

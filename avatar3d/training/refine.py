@@ -37,10 +37,10 @@ _PULL = 0.02  # per step, of the expression towards the captured one
 
 
 def face_parameters(tracking: Tracking, index: int) -> FaceParameters:
-    """Tensors of one tracked frame."""
+    """Tensors of one tracked frame, in memory of torch's own (see `SplatRig`)."""
 
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(array, dtype=torch.float32)
+        return torch.tensor(array, dtype=torch.float32)
 
     return FaceParameters(
         weights=tensor(tracking.weights[index]),
@@ -140,8 +140,7 @@ class Refiner:
             optimizer.step()
             with torch.no_grad():
                 change["weights"].lerp_(start.weights, _PULL).clamp_(0, 1)
-        with torch.no_grad():
-            refined = _apply(start, change)
+        refined = _apply(start, {name: value.detach() for name, value in change.items()})
         self.head[index] = refined.T_camera_head.double().numpy()
         self.torso[index] = refined.T_camera_torso.double().numpy()
         self.weights[index] = refined.weights.numpy()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.head.library import load_head
 from avatar3d.io.atomic import atomic_write
-from avatar3d.motion.audio_driver import AudioDriver
 from avatar3d.progress import say, track
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.config import TrainingConfig
@@ -24,6 +24,9 @@ from avatar3d.training.data import train_count
 from avatar3d.training.events import Done, Event
 from avatar3d.training.listeners import PreviewWriter, TensorBoardLog
 from avatar3d.training.loop import SplatTraining
+
+if TYPE_CHECKING:
+    from avatar3d.motion.audio_driver import AudioDriver
 
 __all__ = ["run_folder", "train"]
 
@@ -124,8 +127,10 @@ def _stop_on_signals(training: SplatTraining) -> Iterator[None]:
 
 def _fit_driver(
     subject: Subject, tracking: Tracking, model: HeadModel, config: TrainingConfig
-) -> AudioDriver | None:
+) -> "AudioDriver | None":
     """The audio driver from the training part of the clip, or None without enough speech."""
+    from avatar3d.motion.audio_driver import AudioDriver
+
     features = subject.audio_features
     if subject.audio_path is None or not features:
         return None

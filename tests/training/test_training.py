@@ -108,7 +108,7 @@ def test_train_after_kill_minus_nine_continues(
     while len(list(run.glob("checkpoint-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
-    process.wait()
+    process.communicate()
     before = checkpoint.latest(run)
     assert before is not None
     assert before[0]["step"] > 0
@@ -128,9 +128,7 @@ def test_train_after_kill_minus_nine_continues(
     assert b"Reading frames" in errors
 
 
-def test_train_writes_an_avatar_that_looks_like_the_subject(
-    tiny_subject: Subject, tmp_path: Path
-):
+def test_train_writes_an_avatar_that_looks_like_the_subject(tiny_subject: Subject, tmp_path: Path):
     output = tmp_path / "me.a3d"
     config = replace(SMALL, iterations=150, warmup_iterations=60, train_fraction=0.8)
     train(tiny_subject, output, config)
