@@ -15,6 +15,7 @@ precision highp int;
 precision highp sampler2D;
 precision highp isampler2D;
 
+uniform highp usampler2D u_order; // from far to near
 uniform sampler2D u_fixed;
 uniform sampler2D u_means;
 uniform sampler2D u_vertices;
@@ -26,9 +27,6 @@ uniform mat4 u_head; // to the view, as T_camera_head
 uniform mat4 u_torso;
 uniform vec4 u_camera; // fx, fy, cx, cy in pixels
 uniform vec2 u_size; // pixels
-
-layout(location = 0) in vec2 a_corner; // of the unit square [-1, 1]
-layout(location = 1) in uint a_index;
 
 flat out vec2 v_center;
 flat out vec3 v_conic;
@@ -71,8 +69,10 @@ float shift(int index, int row) {
   return sum;
 }
 
+/** Four vertices per Gaussian, the corners of [-1, 1]^2. */
 void main() {
-  int index = int(a_index);
+  vec2 corner = vec2(ivec2(gl_VertexID & 1, (gl_VertexID >> 1) & 1) * 2 - 1);
+  int index = int(texelFetch(u_order, place(gl_VertexID >> 2), 0).r);
   vec4 quat = texelFetch(u_fixed, place(${FIXED_TEXELS} * index), 0);
   vec4 scale_opacity = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + 1), 0);
   vec3 color = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + 2), 0).rgb;
@@ -118,8 +118,8 @@ void main() {
   float major = middle + radius, minor = determinant / major;
   vec2 axis = abs(xy) > 1e-6 ? normalize(vec2(xy, major - xx))
                              : (xx >= yy ? vec2(1.0, 0.0) : vec2(0.0, 1.0));
-  vec2 offset = extent * (a_corner.x * sqrt(major) * axis
-                        + a_corner.y * sqrt(minor) * vec2(-axis.y, axis.x));
+  vec2 offset = extent * (corner.x * sqrt(major) * axis
+                        + corner.y * sqrt(minor) * vec2(-axis.y, axis.x));
 
   v_center = focal * center.xy / center.z + principal;
   v_conic = vec3(yy, -xy, xx) / determinant;
@@ -147,8 +147,10 @@ void main() {
 `;
 
 const SCREEN_VERTEX_SHADER = `#version 300 es
-layout(location = 0) in vec2 a_corner;
-void main() { gl_Position = vec4(a_corner, 0.0, 1.0); }
+/** The corners of [-1, 1]^2 as a strip. */
+void main() {
+  gl_Position = vec4(ivec2(gl_VertexID & 1, gl_VertexID >> 1) * 2 - 1, 0, 1);
+}
 `;
 
 const SCREEN_FRAGMENT_SHADER = `#version 300 es

@@ -88,8 +88,10 @@ class Splats {
   #drawSplats(view) {
     const { gl, head, splatProgram: program } = this;
     const order = sortByDepth(head.means, view.head, view.torso, this.scratch);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
-    gl.bufferData(gl.ARRAY_BUFFER, order, gl.STREAM_DRAW);
+    this.orderTexels.set(order);
+    gl.bindTexture(gl.TEXTURE_2D, this.orderTexture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.R32UI, TEXTURE_WIDTH, this.orderTexels.length / TEXTURE_WIDTH,
+                  0, gl.RED_INTEGER, gl.UNSIGNED_INT, this.orderTexels);
 
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.accumulation);
     gl.clearColor(0, 0, 0, 0);
@@ -98,8 +100,8 @@ class Splats {
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.useProgram(program);
     bindTextures(gl, program, {
-      u_fixed: this.fixedTexture, u_means: this.meanTexture, u_vertices: this.vertexTexture,
-      u_basis: this.basisTexture,
+      u_order: this.orderTexture, u_fixed: this.fixedTexture, u_means: this.meanTexture,
+      u_vertices: this.vertexTexture, u_basis: this.basisTexture,
     });
     const weights = new Float32Array(MAX_BASIS);
     weights.set(head.basisWeights);
@@ -111,7 +113,7 @@ class Splats {
     gl.uniform4fv(gl.getUniformLocation(program, "u_camera"), view.camera);
     gl.uniform2fv(gl.getUniformLocation(program, "u_size"), view.size);
     gl.bindVertexArray(this.splatArray);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, order.length);
+    gl.drawElements(gl.TRIANGLES, 6 * order.length, gl.UNSIGNED_INT, 0);
   }
 
   #drawScreen(view, target) {
@@ -128,26 +130,21 @@ class Splats {
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
 
+  /**
+   * Two triangles per Gaussian over vertices that exist only as numbers. Instancing would be
+   * shorter, but with four vertices an instance it leaves most of a wide processor idle.
+   */
   #makeGeometry() {
-    const { gl } = this;
-    const square = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, square);
-    gl.bufferData(gl.ARRAY_BUFFER, Float32Array.of(-1, -1, 1, -1, -1, 1, 1, 1), gl.STATIC_DRAW);
-    this.orderBuffer = gl.createBuffer();
-    const makeArray = () => {
-      const array = gl.createVertexArray();
-      gl.bindVertexArray(array);
-      gl.bindBuffer(gl.ARRAY_BUFFER, square);
-      gl.enableVertexAttribArray(0);
-      gl.vertexAttribPointer(0, 2, gl.FLOAT, false, 0, 0);
-      return array;
-    };
-    this.screenArray = makeArray();
-    this.splatArray = makeArray();
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
-    gl.enableVertexAttribArray(1);
-    gl.vertexAttribIPointer(1, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(1, 1);
+    const { gl, head } = this;
+    const triangles = new Uint32Array(6 * head.count);
+    for (let i = 0; i < head.count; i++) {
+      triangles.set([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 2, 4 * i + 1, 4 * i + 3], 6 * i);
+    }
+    this.splatArray = gl.createVertexArray();
+    gl.bindVertexArray(this.splatArray);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, triangles, gl.STATIC_DRAW);
+    this.screenArray = gl.createVertexArray();
     gl.bindVertexArray(null);
   }
 
@@ -168,6 +165,8 @@ class Splats {
     fillFloatTexture(gl, this.fixedTexture, fixed);
     this.vertexTexels = padded(Float32Array, 4 * head.vertexCount);
     this.vertexTexture = makeTexture(gl);
+    this.orderTexels = new Uint32Array(TEXTURE_WIDTH * Math.ceil(head.count / TEXTURE_WIDTH));
+    this.orderTexture = makeTexture(gl);
     this.meanTexels = padded(Float32Array, 4 * head.count);
     this.meanTexture = makeTexture(gl);
     const basis = padded(Int8Array, 4 * 7 * this.basisTexels * this.basisCount);
