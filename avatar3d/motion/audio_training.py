@@ -1,0 +1,168 @@
+"""Fitting an `AudioDriver` to a captured clip."""
+
+import numpy as np
+
+from avatar3d.errors import UserError
+from avatar3d.head.model import HeadModel, ShapedHead
+from avatar3d.motion.audio_driver import KNOTS, AudioDriver, inputs, prior_components
+from avatar3d.motion.lips import LipSpace
+from avatar3d.motion.mouth_shapes import MouthShapes
+from avatar3d.motion.regression import RidgeFit, fit_ridge
+from avatar3d.motion.universal import UniversalDriver, load_universal
+from avatar3d.motion.windows import activity, taps
+from avatar3d.progress import say
+from avatar3d.subject.tracking import Tracking
+
+__all__ = ["MIN_SPEECH", "fit_audio_driver"]
+
+MIN_SPEECH = 1.5
+"""Seconds of speech below which nothing personal can be learnt."""
+LITTLE_SPEECH = 4.0
+"""Seconds below which only the universal mouth is scaled to the person."""
+_MOST_FRAMES = 3000  # more is redundant: the regression then takes every second frame, and so on
+_DELAYS = np.arange(-0.12, 0.121, 0.02)
+_DELAY_PENALTY = 0.2  # of correlation, for a delay of 0.1 s
+
+
+def fit_audio_driver(
+    features: dict[str, np.ndarray],
+    tracking: Tracking,
+    head: ShapedHead | HeadModel,
+    fps: float,
+    audible: np.ndarray | None = None,
+    universal: UniversalDriver | None = None,
+) -> AudioDriver | None:
+    """See `AudioDriver.fit`."""
+    model = head.model if isinstance(head, ShapedHead) else head
+    _check(features, tracking, model)
+    if "speech" not in features:
+        say("No speech embedding, so no personal audio driver: the mouth will follow the energy.")
+        return None
+    usable = tracking.valid.astype(bool) & activity(features["mel"], fps)
+    if audible is not None:
+        usable &= np.asarray(audible, bool)
+    seconds = float(usable.sum() / fps)
+    if seconds < MIN_SPEECH:
+        say(f"Only {seconds:.1f} s of speech, so the mouth will follow the universal driver.")
+        return None
+    if isinstance(head, HeadModel):
+        head = head.shaped(tracking.identity, tracking.landmark_offsets)
+    lips = LipSpace.of(head)
+    weights = tracking.weights[:, lips.rows].astype(np.float64)
+    shapes = MouthShapes.of(weights[tracking.valid.astype(bool)], lips)
+    return _fit(features, weights, usable, lips, shapes, fps, universal or load_universal(), model)
+
+
+def _fit(
+    features: dict[str, np.ndarray],
+    weights: np.ndarray,
+    usable: np.ndarray,
+    lips: LipSpace,
+    shapes: MouthShapes,
+    fps: float,
+    universal: UniversalDriver,
+    model: HeadModel,
+) -> AudioDriver:
+    displacement = lips.displacement(weights)
+    curves = universal.curves(features, fps)
+    prior = prior_components(curves, lips, shapes)
+    delay = _delay(lips, displacement, shapes.displacement(prior), usable, fps)
+    both = np.concatenate([features["speech"], features["mel"]], axis=1)
+    mean, std = both[usable].mean(axis=0), both[usable].std(axis=0) + 1e-3
+    x = inputs(features, activity(features["mel"], fps), mean, std, fps, shift=delay)
+    frames = np.flatnonzero(usable)
+    stride = int(np.ceil(len(frames) / _MOST_FRAMES))
+    frames = frames[::stride]
+    y, seconds = shapes.components(displacement)[frames], float(usable.sum() / fps)
+    prior = _later(prior, fps, delay)[frames]
+    enough = seconds >= LITTLE_SPEECH
+    found = fit_ridge(x[frames], y, prior, fps / stride, allow_ridge=enough)
+    middle = y.mean(axis=0)
+    gain = _amplitude(found.held_out, y)
+    restored = middle + gain * (found.held_out - middle)
+    gap = lips.gap(displacement[frames])
+    levels, tiny = np.linspace(0, 1, KNOTS), 1e-9 * np.arange(KNOTS)
+    predicted = np.quantile(lips.gap(shapes.displacement(restored)), levels) + tiny
+    return AudioDriver(
+        universal=universal, lips=lips, shapes=shapes, mean=mean, std=std, map=found.weights,
+        bias=found.bias, slope=found.slope, middle=middle, gain=gain,
+        spread=restored.std(axis=0), gap_predicted=predicted,
+        gap_wanted=np.quantile(gap, levels), residual_count=model.residual_count,
+        report=_report(lips, shapes, found, displacement[frames], seconds, delay),
+    )  # fmt: skip
+
+
+def _delay(
+    lips: LipSpace, true: np.ndarray, prior: np.ndarray, usable: np.ndarray, fps: float
+) -> float:
+    """Seconds by which the clip's sound comes after its picture, by the universal driver.
+
+    Cameras and converters often shift the sound by a frame or three. A driver that learnt this
+    would be out of step with every other sound.
+    """
+
+    def score(delay: float) -> float:
+        moved = _later(prior, fps, delay)
+        values = [
+            _correlation(measure(moved)[usable], measure(true)[usable])
+            for measure in (lips.gap, lips.width)
+        ]
+        return sum(values) / 2 - _DELAY_PENALTY * (delay / 0.1) ** 2
+
+    return float(max(_DELAYS, key=score))
+
+
+def _later(rows: np.ndarray, fps: float, seconds: float) -> np.ndarray:
+    """Row i becomes what was at i / fps + seconds."""
+    return taps(rows, fps, (0.0,), seconds)
+
+
+def _amplitude(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(K,) factors that give predictions the deviation of the truth.
+
+    A regression predicts the less motion the less it knows, and lips would barely move. Components
+    that cannot be predicted are muted instead: enlarging them would enlarge noise.
+    """
+    gain = np.clip(true.std(axis=0) / np.maximum(predicted.std(axis=0), 1e-9), 1.0, 2.0)
+    known = [_correlation(p, t) for p, t in zip(predicted.T, true.T, strict=True)]
+    return gain * np.clip(np.array(known) / 0.2, 0, 1)
+
+
+def _report(
+    lips: LipSpace,
+    shapes: MouthShapes,
+    found: RidgeFit,
+    true: np.ndarray,
+    seconds: float,
+    delay: float,
+) -> dict[str, float | str]:
+    predicted = shapes.displacement(found.held_out)
+    personal = np.isfinite(found.ridge)
+    return {
+        "method": "personal regression" if personal else "universal driver, scaled",
+        "lip_gap_correlation": _correlation(lips.gap(predicted), lips.gap(true)),
+        "lip_width_correlation": _correlation(lips.width(predicted), lips.width(true)),
+        "speech_seconds": round(seconds, 2),
+        "sound_delay": round(delay, 3),
+        "components": float(len(shapes.basis)),
+    }
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    norm = np.sqrt((first @ first) * (second @ second))
+    return float(first @ second / norm) if norm > 1e-15 else 0.0
+
+
+def _check(features: dict[str, np.ndarray], tracking: Tracking, model: HeadModel) -> None:
+    if tracking.head_model_fingerprint != model.fingerprint:
+        raise UserError(
+            f"The tracking was made with another head model ({tracking.head_model}) than "
+            f"{model.name}; run `avatar3d capture` again."
+        )
+    for name, rows in features.items():
+        if len(rows) != len(tracking) or not np.isfinite(rows).all():
+            raise UserError(
+                f"The speech features {name!r} ({len(rows)} rows) do not fit the tracking of "
+                f"{len(tracking)} frames; run `avatar3d capture` again."
+            )
