@@ -25,26 +25,54 @@ suitable() {
     "$1" -c "import sys; sys.exit(not ((3, $2) <= sys.version_info[:2] <= (3, $3)))" >/dev/null 2>&1
 }
 
-# 3.11 and 3.12 come first: the capture models ship inside a wheel that ends there.
+# What this Python lacks for making environments and compiling modules, as Debian packages.
+lacking() {
+    "$1" - <<'PY'
+import importlib.util, pathlib, sys, sysconfig
+
+name = f"python3.{sys.version_info.minor}"
+if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+    print(f"{name}-venv")
+if not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file():
+    print(f"{name}-dev")
+PY
+    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || echo g++
+}
+
+# 3.11 and 3.12 come first: the capture models ship inside a wheel that ends there. A complete
+# Python is taken before one that lacks something.
 find_python() {
-    local first candidate without_venv=
+    local first candidate incomplete=
     local candidates=(python3 python3.12 python3.11 python3.14 python3.13
         "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-4]*/bin/python3)
     [[ -z ${AVATAR3D_PYTHON:-} ]] || candidates=("$AVATAR3D_PYTHON")
     for first in 11 13; do
         for candidate in "${candidates[@]}"; do
             suitable "$candidate" "$first" $((first + 1)) || continue
-            if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+            if [[ -z $(lacking "$candidate") ]]; then
                 printf '%s\n' "$candidate"
                 return
             fi
-            without_venv=$candidate
+            incomplete=${incomplete:-$candidate}
         done
     done
-    [[ -z $without_venv ]] || fail "$without_venv cannot make environments; install its venv module \
-(Debian and Ubuntu: apt install python3-venv) and run this again."
-    fail "no Python 3.11 to 3.14 found; install python3 and python3-venv, or name one with \
+    [[ -n $incomplete ]] || fail "no Python 3.11 to 3.14 found; install one, or name it with \
 AVATAR3D_PYTHON=/path/to/python3."
+    complete "$incomplete"
+    printf '%s\n' "$incomplete"
+}
+
+# Install what a Python lacks where we may, otherwise say how.
+complete() {
+    local packages
+    mapfile -t packages < <(lacking "$1")
+    local command="apt-get install --yes --no-install-recommends ${packages[*]}"
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+        fail "$1 cannot build avatar3d without ${packages[*]}; on Debian and Ubuntu: sudo $command"
+    fi
+    printf 'setup: %s\n' "$command" >&2
+    { apt-get update && DEBIAN_FRONTEND=noninteractive $command; } </dev/null >/dev/null ||
+        fail "apt-get could not install ${packages[*]}; its words are above."
 }
 
 # A hash over the names and contents of the given files and folders.
@@ -84,8 +112,6 @@ fi
 
 wanted=$(digest pyproject.toml tools/constraints.txt)
 if [[ $(cat "$venv/dependencies.stamp" 2>/dev/null) != "$wanted" ]]; then
-    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
-        fail "no C++ compiler found; install one (Debian and Ubuntu: apt install g++)."
     printf 'setup: installing dependencies (a few minutes the first time)\n' >&2
     rm -f "$venv"/*.stamp
     pip install -c tools/constraints.txt nanobind scikit-build-core cmake ninja
