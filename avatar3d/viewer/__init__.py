@@ -1,1 +1,5 @@
-"""Looking at an avatar: the web page that `export` writes, and a live server."""
+"""Looking at an avatar: a live server, and the page that `avatar3d.export` writes."""
+
+from avatar3d.viewer.live import LiveViewer, view
+
+__all__ = ["LiveViewer", "view"]

@@ -40,7 +40,7 @@ def avatar() -> SplatAvatar:
 
 @pytest.fixture(scope="session")
 def open_page() -> Callable[..., "Page"]:
-    """`open_page(path, before="")` starts a browser; use it as a context manager."""
+    """`open_page(place, before="")` starts a browser; use it as a context manager."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     return Page
@@ -172,12 +172,12 @@ def _expressions(vertices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Page:
-    """One page from a file, after the script `before`; `errors` collects those of its console.
+    """A page from a file or address, after the script `before`; `errors` are its console's.
 
     Protocol: https://chromedevtools.github.io/devtools-protocol, messages ended by a zero byte.
     """
 
-    def __init__(self, path: Path, before: str = "") -> None:
+    def __init__(self, place: Path | str, before: str = "") -> None:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -203,7 +203,9 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Page.addScriptToEvaluateOnNewDocument", source=before)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call(
+            "Page.navigate", url=place.resolve().as_uri() if isinstance(place, Path) else place
+        )
         deadline = time.monotonic() + 60
         while self.run("document.readyState") != "complete":
             assert time.monotonic() < deadline, "the page does not load"

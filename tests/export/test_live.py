@@ -1,0 +1,50 @@
+"""The live server: it answers, its controls drive our renderer, and a browser shows the picture."""
+
+import time
+from collections.abc import Callable, Iterator
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from avatar3d.avatar import SplatAvatar
+from avatar3d.viewer import LiveViewer
+
+pytest.importorskip("viser")
+
+
+@pytest.fixture
+def live(avatar: SplatAvatar) -> Iterator[LiveViewer]:
+    viewer = LiveViewer(avatar, port=18080)
+    yield viewer
+    viewer.stop()
+
+
+def test_answers_over_http(live: LiveViewer):
+    with urlopen(f"http://127.0.0.1:{live.port}", timeout=20) as answer:
+        assert answer.status == 200
+        assert b"<html" in answer.read().lower()
+
+
+def test_controls_reach_the_renderer(live: LiveViewer, avatar: SplatAvatar):
+    live._controls["jawOpen"].value = 0.7
+    live._controls["yaw"].value = 20.0
+    width, height = avatar.camera.width, avatar.camera.height
+    shown = live.picture(live.motion(), avatar.state.T_camera_rest, width, height)
+    expected = avatar.render({"jawOpen": 0.7}, yaw=np.radians(20))
+    assert np.abs(shown.astype(int) - expected).max() <= 1
+
+
+def test_a_wide_window_keeps_the_picture_in_its_middle(live: LiveViewer, avatar: SplatAvatar):
+    width, height = avatar.camera.width, avatar.camera.height
+    shown = live.picture(live.motion(), avatar.state.T_camera_rest, width + 80, height)
+    middle = shown[:, 40:-40].astype(int)
+    assert np.abs(middle - avatar.render()).max() <= 1
+
+
+def test_a_browser_gets_the_picture(live: LiveViewer, open_page: Callable):
+    with open_page(f"http://127.0.0.1:{live.port}"):
+        deadline = time.monotonic() + 60
+        while not live._shown and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert live._shown
