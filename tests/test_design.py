@@ -18,8 +18,8 @@ PACKAGE = ROOT / "avatar3d"
 # Layers from the bottom up. The longest matching prefix decides.
 LAYERS = (
     ("maths", ("errors", "progress", "config", "io", "geometry", "kernels", "assets", "audio")),
-    ("nouns", ("head", "motion", "motion.motion", "motion.audio_driver", "subject", "avatar")),
-    ("core", ("capture", "motion.*", "training", "rendering", "synth")),
+    ("nouns", ("head", "motion", "motion.*", "subject", "avatar")),
+    ("core", ("capture", "training", "rendering", "synth")),
     ("apps", ("evaluation", "export", "viewer")),
     ("cli", ("cli", "__main__", "")),
 )
