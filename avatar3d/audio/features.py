@@ -7,7 +7,7 @@ from avatar3d.audio.files import SAMPLE_RATE, checked
 from avatar3d.audio.mel import mel_filters, mel_power
 from avatar3d.errors import UserError
 
-__all__ = ["features", "levelled", "loudness"]
+__all__ = ["features", "levelled", "log_mel", "loudness"]
 
 MEL_BANDS = 80
 _WINDOW, _FFT = 800, 1024  # 50 ms, a little more than one frame at 25 fps, so no sound is missed
@@ -43,12 +43,17 @@ def features(samples: np.ndarray, fps: float, count: int) -> dict[str, np.ndarra
             f"frames at {fps} per second."
         )
     sound = levelled(samples)
-    centers = np.round(np.arange(count) * (SAMPLE_RATE / fps)).astype(np.int64)
-    filters = mel_filters(MEL_BANDS, _FFT, SAMPLE_RATE, 0, SAMPLE_RATE / 2)
-    result = {"mel": np.log(mel_power(sound, centers, _hann(_WINDOW), filters) + _FLOOR)}
+    result = {"mel": log_mel(sound, fps, count)}
     if embedding.available():
         result["speech"] = embedding.speech_embedding(sound, np.arange(count) / fps)
     return result
+
+
+def log_mel(sound: np.ndarray, fps: float, count: int) -> np.ndarray:
+    """The "mel" rows (T, 80) of `features` for levelled sound (N,) at `SAMPLE_RATE`."""
+    centers = np.round(np.arange(count) * (SAMPLE_RATE / fps)).astype(np.int64)
+    filters = mel_filters(MEL_BANDS, _FFT, SAMPLE_RATE, 0, SAMPLE_RATE / 2)
+    return np.log(mel_power(sound, centers, _hann(_WINDOW), filters) + _FLOOR)
 
 
 def levelled(samples: np.ndarray) -> np.ndarray:
