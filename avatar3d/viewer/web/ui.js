@@ -54,7 +54,7 @@ class Panel {
     for (const { spec, input, output, row } of this.controls) {
       const value = spec.read(face) / spec.unit;
       input.value = value;
-      output.textContent = value.toFixed(spec.digits) + spec.suffix;
+      output.textContent = fixed(value, spec.digits) + spec.suffix;
       row.classList.toggle("held", spec.held());
     }
   }
@@ -167,6 +167,12 @@ function steer(canvas, camera, changed, playPause) {
 
 function degreeScale(degrees) {
   return { low: -degrees, high: degrees, unit: DEGREE, digits: 0, suffix: "°" };
+}
+
+/** `value.toFixed(digits)` without a minus before zero. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? (0).toFixed(digits) : text;
 }
 
 /** "mouthSmileLeft" to "Mouth smile left". */
