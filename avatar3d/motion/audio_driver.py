@@ -22,6 +22,8 @@ __all__ = ["AudioDriver"]
 OFFSETS = (-0.08, -0.04, 0.0, 0.04, 0.08)
 """Seconds around a frame at which features are read. A row of the embedding itself hears 0.2 s to
 both sides, so the mouth knows 0.28 s of what is to come."""
+PERSONAL = "audio driver"
+"""`Motion.source` of what `AudioDriver` makes."""
 MEL_WEIGHT = 0.3
 KNOTS = 33
 _BLOCK_SECONDS = 600.0
@@ -127,7 +129,7 @@ class AudioDriver:
             fps=fps,
             expression=expression[:, :52],
             residual=expression[:, 52:] if self.residual_count else None,
-            source="audio driver",
+            source=PERSONAL,
         )
 
     def weights(self, rows: dict[str, np.ndarray], fps: float) -> np.ndarray:

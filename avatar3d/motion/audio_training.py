@@ -38,9 +38,10 @@ def fit_audio_driver(
     if "speech" not in features:
         say("No speech embedding, so no personal audio driver: the mouth will follow the energy.")
         return None
-    usable = tracking.valid.astype(bool) & activity(features["mel"], fps)
+    seen = tracking.valid.astype(bool)
     if audible is not None:
-        usable &= np.asarray(audible, bool)
+        seen = seen & np.asarray(audible, bool)
+    usable = seen & activity(features["mel"], fps)
     seconds = float(usable.sum() / fps)
     if seconds < MIN_SPEECH:
         say(f"Only {seconds:.1f} s of speech, so the mouth will follow the universal driver.")
@@ -49,7 +50,7 @@ def fit_audio_driver(
         head = head.shaped(tracking.identity, tracking.landmark_offsets)
     lips = LipSpace.of(head)
     weights = tracking.weights[:, lips.rows].astype(np.float64)
-    shapes = MouthShapes.of(weights[tracking.valid.astype(bool)], lips)
+    shapes = MouthShapes.of(weights[seen], lips)
     return _fit(features, weights, usable, lips, shapes, fps, universal or load_universal(), model)
 
 
