@@ -1,5 +1,6 @@
 """The commands and their options. Heavy modules are imported inside the command that needs them."""
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,20 +34,12 @@ Overrides = Annotated[
 ]
 
 
-class Pose(StrEnum):
-    """Head motion under a talking mouth."""
-
-    captured = "captured"
-    orbit = "orbit"
-    nod = "nod"
-    still = "still"
-
-
 class Group(StrEnum):
     """Stages that have settings."""
 
     capture = "capture"
     training = "training"
+    motion = "motion"
 
 
 @app.command()
@@ -60,14 +53,12 @@ def capture(
     """Understand a clip: frames, mattes, head geometry per frame, sound."""
     from avatar3d.capture import CaptureConfig
     from avatar3d.capture import capture as run
-    from avatar3d.config import compose
+    from avatar3d.config import compose, save_config
 
     config = compose("capture", CaptureConfig, overrides or ())
     output = output or Path(f"{video.stem}.subject")
-    with _timed("Captured"):
-        subject = run(video, output, config)
-    for warning in subject.info.warnings:
-        say(f"Note: {warning}")
+    run(video, output, config)
+    save_config(config, output / "config.yaml")
     print(output)
 
 
@@ -89,6 +80,54 @@ def train(
     with _timed("Trained"):
         run(subject, output, config)
     print(output)
+
+
+@app.command()
+def render(
+    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Video to write, .mp4.")],
+    overrides: Overrides = None,
+    audio: Annotated[Path | None, typer.Option(help="Speech to perform, any sound file.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text to speak with eSpeak NG.")] = None,
+    language: Annotated[str, typer.Option(help="Of the text: en, de, fr, cmn, ja ...")] = "en",
+    voice: Annotated[str | None, typer.Option(help="Voice of the text, such as f2.")] = None,
+    motion: Annotated[
+        str | None, typer.Option(help="Motion file to perform, or `captured`.")
+    ] = None,
+    pose: Annotated[
+        str | None,
+        typer.Option(help="Head motion: captured, idle, orbit, nod, shake or still."),
+    ] = None,
+) -> None:
+    """Make a video of the avatar speaking a sound file or a text, or performing a motion."""
+    from avatar3d.avatar import load
+    from avatar3d.cli.performance import performance
+    from avatar3d.config import compose
+    from avatar3d.motion.config import MotionConfig
+    from avatar3d.rendering import render as run
+
+    chosen = [f"pose={pose}"] if pose else []
+    config = compose("motion", MotionConfig, [*(overrides or ()), *chosen])
+    person = load(avatar)
+    with (
+        performance(person, config, audio, text, language, voice, motion, pose) as (what, sound),
+        _timed(f"Rendered {len(what)} frames"),
+    ):
+        run(person, what, output, audio=sound)
+    print(output)
+
+
+@app.command()
+def view(
+    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    port: Annotated[int, typer.Option(help="First port to try.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Show the avatar in the browser, drawn by this machine, with sliders for everything."""
+    from avatar3d.avatar import load
+    from avatar3d.viewer import view as run
+
+    run(load(avatar), port=port, host=host)
 
 
 @app.command()
@@ -139,7 +178,7 @@ def show_config(
 
     for option in options(_schema(group)):
         print(f"{option.key}={option.default}  ({option.type})")
-        print(f"    {option.doc}")
+        print(textwrap.indent(textwrap.fill(" ".join(option.doc.split()), 90), "    "))
     print(f"Presets ({group.value}=NAME): {', '.join(presets(group.value)) or 'none'}")
 
 
@@ -225,6 +264,10 @@ def _schema(group: Group) -> type[Any]:
         from avatar3d.capture import CaptureConfig
 
         return CaptureConfig
+    if group is Group.motion:
+        from avatar3d.motion.config import MotionConfig
+
+        return MotionConfig
     from avatar3d.training import TrainingConfig
 
     return TrainingConfig

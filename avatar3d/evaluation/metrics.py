@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from avatar3d.head.arkit import ARKIT_INDEX
 from avatar3d.head.landmarks import (
     BROWS,
     EYE_LEFT,
@@ -23,6 +24,7 @@ __all__ = [
     "landmark_distance",
     "lip_gap_correlation",
     "mouth_box",
+    "mouth_opening",
     "psnr",
     "seam_error",
     "sharpness_ratio",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
+_SIDES = ("Left", "Right")
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -165,6 +168,16 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = np.asarray(a, np.float64) - np.mean(a), np.asarray(b, np.float64) - np.mean(b)
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum() / scale) if scale > 1e-12 else 0.0
+
+
+def mouth_opening(expression: np.ndarray) -> np.ndarray:
+    """(T,) how far ARKit weights (T, 52) part the lips: 1 is a jaw fully dropped."""
+
+    def weight(name: str) -> np.ndarray:
+        return expression[:, ARKIT_INDEX[name]]
+
+    lips = sum(weight(f"mouth{name}{side}") for name in ("LowerDown", "UpperUp") for side in _SIDES)
+    return np.maximum(weight("jawOpen") - weight("mouthClose"), 0) + 0.1 * lips
 
 
 def sound_agreement(
