@@ -41,9 +41,9 @@ def available() -> bool:
 def speech_embedding(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Inner activations (T, 480) at `times` (T,) seconds of levelled sound (N,) at 16 kHz.
 
-    Both layers have a step of 40 ms; the network is run at four offsets, so that the result moves
-    with the sound to 10 ms, then interpolated linearly. A time refers to the middle of what a step
-    has heard. Before the beginning and after the end there is silence.
+    Both layers have a step of 40 ms; the network is run at up to four offsets, so that the result
+    moves with the sound to 10 ms, then interpolated linearly. A time refers to the middle of what
+    a step has heard. Before the beginning and after the end there is silence.
 
     Raises:
         UserError: onnxruntime or the network is missing.
@@ -51,11 +51,17 @@ def speech_embedding(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
     session = _session()
     mel = _mel(samples)
     steps = (len(mel) - _RECEPTIVE[1]) // _STRIDE * _STRIDE
+    # Step j hears mel frames j .. j + receptive - 1; frame k is centred at (k - _PAD) hops.
+    middle = np.asarray(times, np.float64) * (SAMPLE_RATE / _HOP) + _PAD
+    positions = [np.clip(middle - (r - 1) / 2, 0, steps - 2) for r in _RECEPTIVE]
+    lows = [position.astype(np.int64) for position in positions]
+    needed = {int(phase) for low in lows for phase in np.unique(np.append(low, low + 1) % _STRIDE)}
     columns = []
-    for layer, values in zip(range(2), _run(session, mel, steps), strict=True):
-        # Step j hears mel frames j .. j + receptive - 1; frame k is centred at (k - _PAD) hops.
-        position = times * (SAMPLE_RATE / _HOP) + _PAD - (_RECEPTIVE[layer] - 1) / 2
-        columns.append(_interpolate(values, position))
+    for values, position, low in zip(
+        _run(session, mel, steps, needed), positions, lows, strict=True
+    ):
+        weight = (position - low)[:, None].astype(np.float32)
+        columns.append(values[low] * (1 - weight) + values[low + 1] * weight)
     return np.concatenate(columns, axis=1)
 
 
@@ -83,13 +89,16 @@ def _mel(samples: np.ndarray) -> np.ndarray:
     return np.maximum(decibel, decibel.max() - 80) / 10 + 2
 
 
-def _run(session: Any, mel: np.ndarray, steps: int) -> list[np.ndarray]:
-    """Activations (steps, C) of both layers, one step per mel frame, in chunks of constant size."""
-    results = [np.empty((steps, 72 * 4), np.float32), np.empty((steps, 96 * 2), np.float32)]
+def _run(session: Any, mel: np.ndarray, steps: int, phases: set[int]) -> list[np.ndarray]:
+    """Activations (steps, C) of both layers, one step per mel frame, in chunks of constant size.
+
+    Only steps j with `j % 4 in phases` are computed, the others stay 0.
+    """
+    results = [np.zeros((steps, 72 * 4), np.float32), np.zeros((steps, 96 * 2), np.float32)]
     fresh = _CHUNK - _RECEPTIVE[1] - 2 * _STRIDE  # steps that one chunk can give at four offsets
     fresh -= fresh % _STRIDE
     for first in range(0, steps, fresh):
-        for offset in range(_STRIDE):
+        for offset in sorted(phases):
             rows = mel[first + offset : first + offset + _CHUNK]
             padding = np.full((-len(rows) % _WINDOW_FRAMES, _BANDS), mel.min(), np.float32)
             rows = np.concatenate([rows, padding]).astype(np.float32)
@@ -102,13 +111,6 @@ def _run(session: Any, mel: np.ndarray, steps: int) -> list[np.ndarray]:
                 target = result[first + offset : min(first + fresh, steps) : _STRIDE]
                 target[:] = values[: len(target)]
     return results
-
-
-def _interpolate(values: np.ndarray, position: np.ndarray) -> np.ndarray:
-    position = np.clip(position, 0, len(values) - 1)
-    low = np.minimum(position.astype(np.int64), len(values) - 2)
-    weight = (position - low)[:, None].astype(np.float32)
-    return values[low] * (1 - weight) + values[low + 1] * weight
 
 
 @lru_cache(maxsize=1)

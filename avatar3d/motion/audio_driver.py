@@ -28,6 +28,7 @@ MEL_WEIGHT = 0.3
 KNOTS = 33
 _BLOCK_SECONDS = 600.0
 _OVERLAP_SECONDS = 5.0
+_SMOOTH_SECONDS = 0.018  # tames frame-to-frame noise to that of a tracked mouth
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ class AudioDriver:
 
     def weights(self, rows: dict[str, np.ndarray], fps: float) -> np.ndarray:
         """Mouth weights (T, M) of feature rows; columns as `lips.rows`."""
+        from scipy.ndimage import gaussian_filter1d
+
         active = activity(rows["mel"], fps)
         speaking = gate(active, fps)
         curves = self.universal.curves(rows, fps)
@@ -143,6 +146,7 @@ class AudioDriver:
         components = self._level(self.middle + self.gain * (raw - self.middle), active, fps)
         shape = self.shapes.displacement(components)
         shape = shape + self._gap_change(shape, curves)[:, None] * self.shapes.per_gap
+        shape = gaussian_filter1d(shape, _SMOOTH_SECONDS * fps, axis=0, mode="nearest")
         rest = self.shapes.rest_shape
         shape = rest + speaking[:, None] * (shape - rest)
         return self.shapes.weights(shape, speaking, self.lips).astype(np.float32)

@@ -24,11 +24,11 @@ SENTENCES: dict[str, str] = {
     "Завтра будет тепло, местами возможен небольшой дождь.",
     "cmn": "大家好,欢迎来到北京。今天的天气非常好,我们一起去公园散步吧。"
     "他说明天可能会下雨,所以最好带一把伞。",
-    "ja": "みなさん、おはようございます。今日は天気がとてもいいので、公園まで歩いて行きましょう。"
-    "駅の前で友達に会って、一緒にパンを食べました。",
+    "ja": "みなさん、おはよう ございます。きょうは てんきが とても いいので、こうえんまで あるいて "
+    "いきましょう。えきの まえで ともだちに あって、いっしょに パンを たべました。",
     "hi": "नमस्ते। आज मौसम बहुत अच्छा है, इसलिए हम बाज़ार जाकर फल और सब्ज़ी खरीदेंगे। मेरा भाई किताब पढ़ रहा है।",
     "ar": "صباح الخير. ذهبت مع صديقي إلى السوق لشراء الخبز والفاكهة، ثم عدنا إلى البيت قبل المطر.",
     "tr": "Günaydın. Bugün hava çok güzel, bu yüzden vapurla karşıya geçip biraz yürüyeceğiz. "
     "Annem pazardan meyve ve balık aldı.",
 }
-"""Plain text per eSpeak NG language code."""
+"""Plain text per eSpeak NG language code. Japanese in kana, because eSpeak NG cannot read kanji."""
