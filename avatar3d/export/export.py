@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar3d.errors import UserError
+from avatar3d.export.glb import write_glb
 from avatar3d.export.html import write_html
 from avatar3d.export.ply import write_neutral_ply
+from avatar3d.export.png import write_png_sequence
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
 
 __all__ = ["FORMATS", "export"]
 
-FORMATS: dict[str, Callable[..., None]] = {"html": write_html, "ply": write_neutral_ply}
+FORMATS: dict[str, Callable[..., None]] = {
+    "glb": write_glb,
+    "html": write_html,
+    "ply": write_neutral_ply,
+    "png": write_png_sequence,
+}
 """Name of a format to its writer (avatar, path, **options)."""
 
 
@@ -26,9 +33,11 @@ def export(
     Args:
         avatar: what to hand over.
         output: the file to write.
-        format: "html", one page that animates the avatar in any browser (`write_html`), or "ply",
-            its neutral pose for splat editors and viewers (`write_neutral_ply`); default by the
-            suffix of `output`.
+        format: default by the suffix of `output`.
+            "html": one page that animates the avatar in any browser (`write_html`);
+            "ply": its neutral pose for splat editors and viewers (`write_neutral_ply`);
+            "glb": its mesh with ARKit morph targets for game engines (`write_glb`);
+            "png": a folder of pictures with transparency (`write_png_sequence`).
         options: further arguments of that writer.
 
     Returns:

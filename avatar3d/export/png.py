@@ -1,0 +1,47 @@
+"""A motion as pictures with transparency, for compositing in video editors."""
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avatar3d.io.atomic import atomic_folder
+from avatar3d.motion.motion import Motion
+from avatar3d.progress import track
+
+if TYPE_CHECKING:
+    from avatar3d.avatar import SplatAvatar
+
+__all__ = ["write_png_sequence"]
+
+
+def write_png_sequence(
+    avatar: "SplatAvatar", path: str | os.PathLike[str], motion: Motion | None = None
+) -> None:
+    """Write `motion` as the folder `path` of 000000.png, 000001.png, ...: RGB and straight alpha.
+
+    Args:
+        avatar: any avatar.
+        path: folder to write; an existing one is replaced.
+        motion: default the avatar's own captured motion.
+    """
+    from PIL import Image
+
+    motion = motion if motion is not None else avatar.idle_motion
+    shape = (avatar.camera.height, avatar.camera.width, 3)
+    # What lies behind shows in the difference of the same picture on black and on white.
+    on_black = avatar.render_motion(motion, background=np.zeros(shape, np.uint8))
+    on_white = avatar.render_motion(motion, background=np.full(shape, 255, np.uint8))
+    pairs = zip(on_black, on_white, strict=True)
+    with atomic_folder(path) as folder:
+        for index, (black, white) in enumerate(track(pairs, "Rendering", len(motion))):
+            picture = Image.fromarray(straight_alpha(black, white))
+            picture.save(folder / f"{index:06d}.png", compress_level=4)
+
+
+def straight_alpha(black: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """(H, W, 4) uint8 from a picture on black and on white, each (H, W, 3) uint8."""
+    black, white = black.astype(np.float32), white.astype(np.float32)
+    alpha = 255 - (white - black).mean(-1, keepdims=True)
+    color = black * 255 / np.maximum(alpha, 1)
+    return np.concatenate([color.clip(0, 255), alpha], -1).round().astype(np.uint8)
