@@ -26,7 +26,7 @@ _INVISIBLE = 2e-6
 """Metres; smaller displacements of a vertex by an expression are dropped."""
 _AS_IS = (
     "vertices", "torso_weight", "eye", "eye_centers", "face", "part", "position", "map", "mean",
-    "bias", "torso_map", "expression_min", "expression_max",
+    "bias", "torso_map", "torso_limit", "signal_min", "signal_max",
 )  # fmt: skip
 _QUANTISED = ("bary", "quat", "log_scale", "opacity", "color")
 
@@ -122,7 +122,7 @@ def encode_motion(motion: Motion, state: SplatState, payload: Payload) -> dict[s
         weights[:, 52:] = motion.residual
     head = _identity_if_none(motion.head_pose, frames)
     if motion.torso_pose is None:
-        torso = predict_torso(head, state.torso_map, motion.fps)
+        torso = predict_torso(head, state.torso_map, state.torso_limit, motion.fps)
     else:
         torso = motion.torso_pose
     gaze = np.zeros((frames, 2, 2)) if motion.gaze is None else motion.gaze

@@ -103,7 +103,8 @@ class LiveViewer:
             )
         torso = frame.torso_pose
         if torso is None:
-            torso = predict_torso(head, self.avatar.state.torso_map, frame.fps)
+            state = self.avatar.state
+            torso = predict_torso(head, state.torso_map, state.torso_limit, frame.fps)
         return replace(frame, head_pose=head, torso_pose=torso)
 
     def picture(

@@ -125,8 +125,9 @@ def make_state(count: int, size: int, rng: np.random.Generator) -> SplatState:
         ),
         size=np.array([size, size], np.int32),
         torso_map=np.concatenate([0.1 * np.eye(6), 0.2 * np.eye(6)]).astype(np.float32),
-        expression_min=np.zeros(rows, np.float32),
-        expression_max=rng.uniform(0, 1, rows).astype(np.float32),
+        torso_limit=np.full(6, 0.05, np.float32),
+        signal_min=np.full(rows + 4, -0.3, np.float32),
+        signal_max=rng.uniform(0.3, 1, rows + 4).astype(np.float32),
     )
 
 

@@ -77,6 +77,7 @@ def test_deforms_like_python(page: Any, avatar: SplatAvatar, face: dict):
     pose = np.eye(4)
     angles = (torch.tensor(face.get(name, 0.0)) for name in ("yaw", "pitch", "roll"))
     pose[:3, :3] = yaw_pitch_roll(*angles).numpy()
+    (torso,) = predict_torso(pose[None], state.torso_map, state.torso_limit, 25)
     rest = state.T_camera_rest
     posed = pose_gaussians(
         SplatRig(state),
@@ -85,7 +86,7 @@ def test_deforms_like_python(page: Any, avatar: SplatAvatar, face: dict):
             weights,
             torch.tensor([face.get("gaze", (0.0, 0.0))] * 2),
             torch.tensor(rest @ pose, dtype=torch.float32),
-            torch.tensor(rest @ predict_torso(pose[None], state.torso_map, 25)[0]).float(),
+            torch.tensor(rest @ torso, dtype=torch.float32),
         ),
     )
     difference = np.abs(centres.reshape(-1, 3) - posed.means.detach().numpy())

@@ -136,8 +136,9 @@ def test_a_full_avatar_stays_small():
         K_matrix=np.eye(3),
         size=np.array([512, 512]),
         torso_map=np.zeros((12, 6)),
-        expression_min=np.zeros(rows),
-        expression_max=np.zeros(rows),
+        torso_limit=np.zeros(6),
+        signal_min=np.zeros(rows + 4),
+        signal_max=np.zeros(rows + 4),
     )
     payload = Payload()
     encode_state(state, payload)
@@ -145,7 +146,7 @@ def test_a_full_avatar_stays_small():
 
 
 def test_errors_are_sentences(avatar: SplatAvatar, tmp_path: Path):
-    with pytest.raises(UserError, match="choose one of html, ply"):
+    with pytest.raises(UserError, match="choose one of glb, html, ply, png"):
         export(avatar, tmp_path / "a.obj")
     with pytest.raises(UserError, match="Cannot read the sound"):
         export(avatar, tmp_path / "a.html", audio=tmp_path / "none.wav")

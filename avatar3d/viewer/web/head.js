@@ -62,13 +62,14 @@ class Head {
   }
 
   #weighBasis(weights, gaze) {
-    const { map, mean, bias } = this.arrays;
+    const { map, mean, bias, signal_min, signal_max } = this.arrays;
     const inputs = this.rowCount + 4;
     for (let k = 0; k < this.basisSize; k++) {
       let raw = bias[k];
       for (let i = 0; i < inputs; i++) {
         const value = i < this.rowCount ? weights[i] : gaze[i - this.rowCount];
-        raw += map[k * inputs + i] * (value - mean[i]);
+        const seen = Math.min(Math.max(value, signal_min[i]), signal_max[i]);
+        raw += map[k * inputs + i] * (seen - mean[i]);
       }
       this.basisWeights[k] = this.limit * Math.tanh(raw / this.limit);
     }

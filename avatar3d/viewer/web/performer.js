@@ -116,10 +116,12 @@ class Performer {
 
   /** avatar3d.avatar.torso.predict_torso for a head that has been still for half a second. */
   #predictTorso(head) {
-    const { torso_map } = this.arrays; // (12, 6): now, then the average around now
-    return head.map((_, column) =>
-      head.reduce((sum, value, row) =>
-        sum + value * (torso_map[6 * row + column] + torso_map[6 * (row + 6) + column]), 0));
+    const { torso_map, torso_limit } = this.arrays; // (12, 6): now, then the average around now
+    return head.map((_, column) => {
+      const moved = head.reduce((sum, value, row) =>
+        sum + value * (torso_map[6 * row + column] + torso_map[6 * (row + 6) + column]), 0);
+      return Math.min(Math.max(moved, -torso_limit[column]), torso_limit[column]);
+    });
   }
 }
 

@@ -38,7 +38,7 @@ class Panel {
         const row = performer.names.indexOf(name);
         return {
           name, label: readable(name), low: 0, high: 1, unit: 1, digits: 2, suffix: "",
-          seen: [arrays.expression_min[row], arrays.expression_max[row]],
+          seen: [arrays.signal_min[row], arrays.signal_max[row]],
           set: (value) => performer.setExpression(name, value),
           held: () => performer.expression.has(row),
           read: (face) => face.weights[row],
