@@ -56,7 +56,9 @@ class FaceFit:
     points: np.ndarray
 
     def slice(self, start: int, stop: int) -> "FaceFit":
-        return FaceFit(*(getattr(self, n)[start:stop] for n in ("poses", "weights", "gaze", "points")))
+        return FaceFit(
+            *(getattr(self, n)[start:stop] for n in ("poses", "weights", "gaze", "points"))
+        )
 
 
 class LandmarkModel:
@@ -71,9 +73,13 @@ class LandmarkModel:
         self.center = tensor(K[:2, 2])
         self.template = tensor(head.landmarks_of(head.template))
         self.identity = tensor(head.landmarks_of(head.identity).reshape(len(head.identity), -1))
-        self.expression = tensor(head.landmarks_of(head.expression).reshape(len(head.expression), -1))
+        self.expression = tensor(
+            head.landmarks_of(head.expression).reshape(len(head.expression), -1)
+        )
         self.eye_centers = tensor(head.eye_centers)
-        self.eye_centers_identity = tensor(head.eye_centers_identity.reshape(len(head.identity), -1))
+        self.eye_centers_identity = tensor(
+            head.eye_centers_identity.reshape(len(head.identity), -1)
+        )
         self.spread = tensor(landmark_spread(head, head.template))
         self.weights = tensor(_landmark_weights(head))
         self.detail_weights = self.weights.clone()
@@ -283,7 +289,9 @@ class _Problem:
         xy = self.model.project(neutral, eyes, self.weights, self.gaze, R, t)
         poses = np.tile(np.eye(4), (len(R), 1, 1))
         poses[:, :3, :3], poses[:, :3, 3] = _orthonormal(R.double().numpy()), t.numpy()
-        shape = FaceShape(self.identity.detach().numpy().copy(), self.offsets.detach().numpy() * 0.01)
+        shape = FaceShape(
+            self.identity.detach().numpy().copy(), self.offsets.detach().numpy() * 0.01
+        )
         fit = FaceFit(poses, self.weights.detach().numpy(), self.gaze.detach().numpy(), xy.numpy())
         return shape, fit
 

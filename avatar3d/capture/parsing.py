@@ -70,7 +70,9 @@ def _skin_like(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     spots = points[[50, 280, 101, 330, 151, 108, 337, 205, 425]]
     xs = np.clip(spots[:, 0].astype(int), 2, width - 3)
     ys = np.clip(spots[:, 1].astype(int), 2, height - 3)
-    samples = np.array([lab[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1)) for x, y in zip(xs, ys, strict=True)])
+    samples = np.array(
+        [lab[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1)) for x, y in zip(xs, ys, strict=True)]
+    )
     middle = np.median(samples, 0)
     chroma = np.hypot(lab[..., 1] - middle[1], lab[..., 2] - middle[2])
     return (chroma < 14) & (np.abs(lab[..., 0] - middle[0]) < 80)

@@ -1,11 +1,13 @@
 """`capture`: runs the stages in a hidden folder and puts the finished Subject in place."""
 
+import contextlib
 import hashlib
 import os
 import secrets
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from avatar3d.capture.config import CaptureConfig
@@ -58,7 +60,8 @@ def capture(
         _link_tree(output, folder)
     workspace = Workspace(folder, video, sha256, config, head)
     try:
-        worked = run_stages(workspace, STAGES, keys)
+        with _single_threaded_opencv():
+            worked = run_stages(workspace, STAGES, keys)
     except RejectedClip:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -68,6 +71,19 @@ def capture(
     _put_in_place(folder, output)
     _summarise(workspace, worked, time.monotonic() - start)
     return Subject(output)
+
+
+@contextlib.contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Frames are worked on in parallel; OpenCV's own threads would only get in the way."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _check_output(output: Path) -> None:
@@ -143,7 +159,9 @@ def _put_in_place(folder: Path, output: Path) -> None:
 
 def _summarise(workspace: Workspace, worked: list[str], seconds: float) -> None:
     frames = workspace.frames
-    parts = ", ".join(f"{name} {workspace.state.timings[name] / frames * 1e3:.1f}" for name in worked)
+    parts = ", ".join(
+        f"{name} {workspace.state.timings[name] / frames * 1e3:.1f}" for name in worked
+    )
     say(
         f"Captured {frames} frames in {seconds:.1f} s, {seconds / frames * 1e3:.0f} ms/frame "
         f"({parts}); peak memory {_peak_memory_gb():.1f} GB."

@@ -66,7 +66,9 @@ def _filled(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
         return poses
     times = np.clip(np.arange(len(found)), known[0], known[-1])
     if len(known) > 1:
-        poses[:, :3, :3] = Slerp(known, Rotation.from_matrix(poses[known, :3, :3]))(times).as_matrix()
+        poses[:, :3, :3] = Slerp(known, Rotation.from_matrix(poses[known, :3, :3]))(
+            times
+        ).as_matrix()
     for axis in range(3):
         poses[:, axis, 3] = np.interp(times, known, poses[known, axis, 3])
     return poses

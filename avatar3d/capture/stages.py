@@ -1,7 +1,5 @@
 """The stages of capture, in order. Each reads and writes files of the workspace only."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
@@ -19,12 +17,13 @@ from avatar3d.capture.torso import (
     pivot_pixel,
     smooth_motion,
     torso_poses,
+    torso_region,
 )
 from avatar3d.capture.workspace import CACHE, RejectedClip, Stage, Workspace
-from avatar3d.io.images import write_image
+from avatar3d.io.images import read_image, write_image
 from avatar3d.io.video import read_frames
 from avatar3d.progress import track
-from avatar3d.subject import Tracking
+from avatar3d.subject import PARSING_LABELS, Tracking
 
 __all__ = ["STAGES", "landmark_models"]
 
@@ -243,23 +242,33 @@ def torso(workspace: Workspace) -> None:
     confidence = _confidence(points, fitted["points"], found)
     valid = found & (confidence > 0)
     rest = mean_pose(fitted["poses"][valid] if valid.any() else fitted["poses"])
-    nearest = np.where(valid, np.linalg.norm(fitted["poses"][:, :3] - rest[:3], axis=(1, 2)), np.inf)
-    reference = int(nearest.argmin())
-    pivot = pivot_pixel(rest, workspace.K)
-    tracker = TorsoTracker(
-        workspace.frame(reference), workspace.matte(reference), points[reference], pivot
+    nearest = np.where(
+        valid, np.linalg.norm(fitted["poses"][:, :3] - rest[:3], axis=(1, 2)), np.inf
     )
-    indices = np.arange(workspace.frames)
-    shown = track(_frames(workspace), "Following the shoulders", workspace.frames)
-    motion = measure_all(tracker, lambda index: next(shown), indices)
-    next(shown, None)
+    reference = int(nearest.argmin())
+    alpha = workspace.matte(reference)
+    clothes = read_image(workspace.parsing_path(reference)) == PARSING_LABELS.index("clothes")
+    tracker = TorsoTracker(
+        workspace.frame(reference),
+        alpha,
+        torso_region(alpha, points[reference], clothes),
+        pivot_pixel(rest, workspace.K),
+    )
+    pairs = parallel_map(
+        lambda index: (workspace.frame(index), workspace.matte(index)),
+        range(workspace.frames),
+        workspace.workers,
+    )
+    motion = measure_all(tracker, track(pairs, "Following the shoulders", workspace.frames))
     head = fitted["poses"][:, :3, 3]
     pixels = head[:, :2] / head[:, 2:] * workspace.K[0, 0]
-    smooth = smooth_motion(motion, pixels - pixels[valid].mean(0), workspace.fps)
-    if motion.confidence.mean() < 0.3:
+    smooth, share = smooth_motion(
+        motion, pixels - pixels[valid].mean(0), workspace.fps, tracker.unit
+    )
+    if share.mean() < 0.5:
         workspace.warn(
             "torso",
-            "The shoulders show too little texture to follow; they will move a little with the head.",
+            "The shoulders show too little to follow; where unsure they move a little with the head.",
         )
     rows = fitted["weights"]
     Tracking(
@@ -280,11 +289,7 @@ def torso(workspace: Workspace) -> None:
         confidence=confidence,
         valid=valid,
     ).save(workspace.path("tracking.npz"))
-    workspace.save_arrays("torso", confidence=motion.confidence, shift=smooth.shift)
-
-
-def _frames(workspace: Workspace) -> Iterator[np.ndarray]:
-    return parallel_map(workspace.frame, range(workspace.frames), workspace.workers)
+    workspace.save_arrays("torso", confidence=share, values=smooth.values, raw=motion.values)
 
 
 def _confidence(points: np.ndarray, fitted: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -365,8 +370,11 @@ STAGES: tuple[Stage, ...] = (
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
     ),
-    Stage("torso", torso, ("fit", "matte"), (), ("tracking.npz", f"{CACHE}/torso.npz")),
     Stage("parsing", parsing, ("landmarks", "matte"), (), ("parsing",)),
+    Stage(
+        "torso", torso, ("fit", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
+        version=2,
+    ),
     Stage("plate", plate, ("matte",), (), ("background.png",)),
     Stage("audio", audio, ("decode",), (), ("audio.wav", "audio_features.npz")),
 )  # fmt: skip

@@ -1,156 +1,260 @@
 """Motion of the shoulders, measured on the clothes and skin below the chin.
 
-Points with texture are tracked from reference frames by sparse optical flow, checked forwards and
-backwards, and explained by one similarity transform of the image per frame. Where too few points
-agree (bare or plain shoulders) the measurement has no weight, and the shoulders follow the head a
-little instead.
+A reference picture of the shoulders is registered to every frame by one similarity transform:
+Gauss-Newton on brightness and on the matte's outline, with robust weights (inverse compositional
+Lucas-Kanade, Baker & Matthews 2004). One global transform needs no corners, as edges in different
+directions complete each other, and cannot be carried away by shading. The curvature of the
+objective says how well each component is determined; what is not determined (bare or plain
+shoulders) follows the head a little instead.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 __all__ = [
-    "TorsoMotion", "TorsoTracker", "measure_all", "pivot_pixel", "smooth_motion", "torso_poses",
+    "TorsoMotion", "TorsoTracker", "measure_all", "pivot_pixel", "smooth_motion",
+    "torso_poses", "torso_region",
 ]  # fmt: skip
 
 NECK_BASE = (0.0, -0.16, -0.02)
 """Pivot in the head frame, metres: about where the neck meets the shoulders."""
 
-FOLLOW = 0.12
-"""How far unmeasured shoulders follow the head's translation; findings put it at 1 to 4 % of the
-inter-ocular distance against 4 to 23 % for the head."""
+FOLLOW = 0.15
+"""How far unmeasured shoulders follow the head's translation."""
 
-_MAX_POINTS = 240
-_MIN_POINTS = 12
-_WINDOW = 21
+_WORK_SIZE = 256
+_MAX_PIXELS = 3000
+_GRAY_NOISE, _ALPHA_NOISE = 5.0, 60.0
+_CORRELATED = 40.0
+"""Neighbouring pixels err together: one independent observation per this many."""
+_PRIOR_SIGMA = np.array([1.0, 1.0, 0.01, 0.01])
+"""Expected size of the shoulders' own motion: pixels at the working size, and radians."""
 
 
 @dataclass(frozen=True)
 class TorsoMotion:
-    """Per frame, relative to the reference: a similarity about a pivot pixel, and trust in it.
+    """Similarity of the image about a pivot pixel, relative to the reference, per frame.
 
     Attributes:
-        shift: (T, 2) pixels; log_scale: (T,); roll: (T,) radians, clockwise in the image.
-        confidence: (T,) in [0, 1].
+        values: (T, 4) shift x and y in pixels, logarithm of the scale, roll in radians clockwise.
+        sigma: (T, 4) standard deviations; infinite where nothing was measured.
     """
 
-    shift: np.ndarray
-    log_scale: np.ndarray
-    roll: np.ndarray
-    confidence: np.ndarray
+    values: np.ndarray
+    sigma: np.ndarray
 
 
 class TorsoTracker:
-    """Measures one frame at a time against a reference frame; use it in order."""
+    """Registers the shoulders of one reference frame to others; feed it frames in order."""
 
-    def __init__(self, image: np.ndarray, matte: np.ndarray, points: np.ndarray, pivot: np.ndarray):
-        """Reference picture (H, W, 3), its alpha, landmarks (478, 2) and the pivot (2,), pixels."""
+    def __init__(
+        self, image: np.ndarray, matte: np.ndarray, region: np.ndarray, pivot: np.ndarray
+    ) -> None:
+        """
+        Args:
+            image: (H, W, 3) uint8 reference picture.
+            matte: (H, W) uint8 alpha.
+            region: (H, W) bool, where the shoulders may be measured.
+            pivot: (2,) pixels, centre of scale and roll.
+        """
         import cv2
 
-        self._gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        self._pivot = np.asarray(pivot, np.float64)
-        self._points = self._choose(matte, points)
-        self._last = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+        self._scale = min(1.0, _WORK_SIZE / max(matte.shape))
+        self._pivot = np.asarray(pivot, np.float64) * self._scale
+        self._levels = []
+        channels = self._channels(image, matte)
+        small = cv2.resize(region.astype(np.uint8), channels[0].shape[::-1]) > 0
+        for level in (1, 0):
+            picked = [_shrunk(channel, level) for channel in channels]
+            mask = _shrunk(small.astype(np.float32), level) > 0.99
+            self._levels.append(_Template(picked, mask, self._pivot / 2**level, 2**level))
+        self._last = np.eye(3)
 
-    def measure(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """(shift x, shift y, log scale, roll) and confidence of one frame."""
+    @property
+    def unit(self) -> float:
+        """Pixels of the frame per pixel of the working size."""
+        return 1 / self._scale
+
+    @property
+    def usable(self) -> bool:
+        return all(len(template.points) >= 100 for template in self._levels)
+
+    def measure(self, image: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values (4,) and sigma (4,) of one frame, as in `TorsoMotion`."""
+        unknown = np.zeros(4), np.full(4, np.inf)
+        if not self.usable:
+            return unknown
+        channels = self._channels(image, matte)
+        transform = self._last
+        for template, level in zip(self._levels, (1, 0), strict=True):
+            transform, sigma = template.register(
+                [_shrunk(channel, level) for channel in channels], transform
+            )
+        values = _parameters(transform, self._pivot)
+        if not np.isfinite(values).all() or abs(values[2]) > 0.2 or abs(values[3]) > 0.4:
+            self._last = np.eye(3)
+            return unknown
+        self._last = transform
+        to_pixels = np.array([1 / self._scale, 1 / self._scale, 1, 1])
+        return values * to_pixels, sigma * to_pixels
+
+    def _channels(self, image: np.ndarray, matte: np.ndarray) -> list[np.ndarray]:
+        """Brightness without slow shading, and alpha, both in units of their noise."""
         import cv2
 
-        none = np.zeros(4)
-        if len(self._points) < _MIN_POINTS:
-            return none, 0.0
-        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        options = {
-            "winSize": (_WINDOW, _WINDOW),
-            "maxLevel": 3,
-            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
-            "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
-        }
-        start = self._points
-        guess = (start @ self._last[:, :2].T + self._last[:, 2]).astype(np.float32)
-        there, ok, _ = cv2.calcOpticalFlowPyrLK(self._gray, gray, start, guess.copy(), **options)
-        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(gray, self._gray, there, start.copy(), **options)
-        limit = max(1.0, 0.003 * gray.shape[0])
-        good = (ok[:, 0] > 0) & (ok_back[:, 0] > 0)
-        good &= np.linalg.norm(back - start, axis=1) < limit
-        if good.sum() < _MIN_POINTS:
-            return none, 0.0
-        transform, inliers = cv2.estimateAffinePartial2D(
-            start[good], there[good], method=cv2.RANSAC, ransacReprojThreshold=limit,
-            maxIters=300, confidence=0.995, refineIters=10,
-        )  # fmt: skip
-        if transform is None:
-            return none, 0.0
-        chosen = inliers[:, 0] > 0
-        confidence = self._confidence(start[good][chosen], len(start))
-        motion = self._about_pivot(transform)
-        if abs(motion[2]) > 0.25 or abs(motion[3]) > 0.5:
-            return none, 0.0
-        if confidence > 0:
-            self._last = transform
-        return motion, confidence
-
-    def _choose(self, matte: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Corners inside the person, below the chin (N, 2) float32."""
-        import cv2
-
-        height, width = matte.shape
-        chin, brow = points[152], points[10]
-        face_height = float(np.linalg.norm(chin - brow))
-        border = max(5, round(0.02 * height))
-        mask = cv2.erode((matte > 250).astype(np.uint8), np.ones((border, border), np.uint8))
-        mask[: min(height, int(chin[1] + 0.25 * face_height))] = 0
-        mask[height - 3 :] = 0
-        mask[:, :3] = mask[:, width - 3 :] = 0
-        if mask.sum() < 0.005 * height * width:
-            return np.zeros((0, 2), np.float32)
-        strength = cv2.cornerMinEigenVal(self._gray, 7, 3)
-        mask[strength < 2e-4] = 0
-        corners = cv2.goodFeaturesToTrack(
-            self._gray, _MAX_POINTS, 0.005, max(3, round(0.012 * height)), mask=mask, blockSize=7
+        size = tuple(max(8, round(side * self._scale)) for side in matte.shape[::-1])
+        gray = cv2.resize(
+            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA
         )
-        return np.zeros((0, 2), np.float32) if corners is None else corners[:, 0].astype(np.float32)
-
-    def _confidence(self, inliers: np.ndarray, total: int) -> float:
-        """From the number and share of agreeing points and how widely they are spread."""
-        if len(inliers) < _MIN_POINTS:
-            return 0.0
-        amount = np.clip((len(inliers) - _MIN_POINTS) / 30, 0, 1)
-        share = np.clip((len(inliers) / total - 0.25) / 0.35, 0, 1)
-        spread = np.clip(inliers[:, 0].std() / (0.08 * self._gray.shape[1]), 0, 1)
-        return float(amount * share * spread)
-
-    def _about_pivot(self, transform: np.ndarray) -> np.ndarray:
-        scale = np.hypot(transform[0, 0], transform[1, 0])
-        roll = np.arctan2(transform[1, 0], transform[0, 0])
-        shift = transform[:, :2] @ self._pivot + transform[:, 2] - self._pivot
-        return np.array([*shift, np.log(max(scale, 1e-6)), roll])
+        alpha = cv2.resize(matte, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        gray = gray.astype(np.float32)
+        gray = gray - cv2.GaussianBlur(gray, (0, 0), 12)
+        gray = cv2.GaussianBlur(gray, (0, 0), 0.7) / _GRAY_NOISE
+        return [gray, cv2.GaussianBlur(alpha, (0, 0), 1.0) / _ALPHA_NOISE]
 
 
-def smooth_motion(motion: TorsoMotion, head_shift: np.ndarray, fps: float) -> TorsoMotion:
-    """Weigh the measurement by its confidence against a damped head motion, without lag.
+class _Template:
+    """One pyramid level of the reference, reduced to its informative pixels."""
+
+    def __init__(
+        self, channels: list[np.ndarray], mask: np.ndarray, pivot: np.ndarray, factor: int
+    ) -> None:
+        import cv2
+
+        self._pivot, self._factor = pivot, factor
+        points, values, slopes, kinds = [], [], [], []
+        for kind, channel in enumerate(channels):
+            gx = cv2.Scharr(channel, cv2.CV_32F, 1, 0) / 32
+            gy = cv2.Scharr(channel, cv2.CV_32F, 0, 1) / 32
+            strength = np.where(mask, np.hypot(gx, gy), 0)
+            strength[[0, -1]] = strength[:, [0, -1]] = 0
+            rows, columns = np.nonzero(strength > 0.15)
+            every = max(1, len(rows) // _MAX_PIXELS)
+            rows, columns = rows[::every], columns[::every]
+            points.append(np.column_stack([columns, rows]) + 0.5)
+            values.append(channel[rows, columns])
+            slopes.append(np.column_stack([gx[rows, columns], gy[rows, columns]]))
+            kinds.append(np.full(len(rows), kind))
+        self.points = np.concatenate(points)
+        self._values, self._kinds = np.concatenate(values), np.concatenate(kinds)
+        slope, offset = np.concatenate(slopes), self.points - pivot
+        self._steepest = np.column_stack(
+            [
+                slope,
+                (slope * offset).sum(1),
+                slope[:, 1] * offset[:, 0] - slope[:, 0] * offset[:, 1],
+            ]
+        )
+        self._prior = np.diag((1 / (30 * _PRIOR_SIGMA * [1 / factor, 1 / factor, 1, 1])) ** 2)
+
+    def register(
+        self, channels: list[np.ndarray], start: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Transform (3, 3) at full working size and sigma (4,)."""
+        scale = np.diag([1 / self._factor, 1 / self._factor, 1])
+        transform = scale @ start @ np.linalg.inv(scale)
+        curvature = self._prior
+        cost = np.inf
+        for _ in range(12):
+            residual, inside = self._residual(channels, transform)
+            weight = np.where(inside, 1 / (1 + (residual / 2) ** 2), 0)
+            cost = float((weight * residual**2).sum() / max(weight.sum(), 1))
+            weighted = self._steepest * weight[:, None]
+            curvature = weighted.T @ self._steepest / _CORRELATED + self._prior
+            step = np.linalg.solve(curvature, weighted.T @ residual / _CORRELATED)
+            transform = transform @ np.linalg.inv(_similarity(step, self._pivot))
+            if np.abs(step[:2]).max() < 0.01 and np.abs(step[2:]).max() < 1e-4:
+                break
+        sigma = np.sqrt(np.diag(np.linalg.inv(curvature)) * max(cost, 1.0))
+        sigma[:2] *= self._factor
+        return np.linalg.inv(scale) @ transform @ scale, sigma
+
+    def _residual(
+        self, channels: list[np.ndarray], transform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        import cv2
+
+        moved = (self.points @ transform[:2, :2].T + transform[:2, 2] - 0.5).astype(np.float32)
+        height, width = channels[0].shape
+        inside = (moved >= 0).all(1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
+        residual = np.empty(len(moved), np.float32)
+        for kind, channel in enumerate(channels):
+            own = self._kinds == kind
+            if own.any():
+                sampled = cv2.remap(channel, moved[own, None], None, cv2.INTER_LINEAR)
+                residual[own] = sampled[:, 0] - self._values[own]
+        return residual, inside
+
+
+def torso_region(matte: np.ndarray, points: np.ndarray, clothes: np.ndarray) -> np.ndarray:
+    """(H, W) bool: below the jaw, away from the face, neck and hair where there are clothes.
+
+    Args:
+        matte: (H, W) uint8.
+        points: (478, 2) landmarks in pixels.
+        clothes: (H, W) bool from the parsing; the person's outline there counts too.
+    """
+    import cv2
+
+    from avatar3d.head.landmarks import FACE_OVAL
+
+    oval = points[list(FACE_OVAL)].astype(np.int32)
+    face_height = max(float(np.ptp(oval[:, 1])), 8.0)
+    face = np.zeros(matte.shape, np.uint8)
+    cv2.fillPoly(face, [oval], 1)
+    grow = int(0.12 * face_height) | 1
+    face = cv2.dilate(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow)))
+    below = np.zeros(matte.shape, bool)
+    below[max(0, int(points[152, 1] - 0.12 * face_height)) :] = True
+    person = cv2.dilate((matte > 127).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    allowed = below & (face == 0) & person
+    near = max(3, int(0.015 * matte.shape[0]))
+    dressed = cv2.dilate(clothes.astype(np.uint8), np.ones((near, near), np.uint8)) > 0
+    if (allowed & clothes).sum() > 0.02 * matte.size:
+        return allowed & dressed
+    return allowed
+
+
+def measure_all(
+    tracker: TorsoTracker, frames: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> TorsoMotion:
+    """Register every (picture, matte) in order."""
+    rows = [tracker.measure(image, matte) for image, matte in frames]
+    values, sigma = (np.array([row[k] for row in rows]).reshape(-1, 4) for k in (0, 1))
+    return TorsoMotion(values, sigma)
+
+
+def smooth_motion(
+    motion: TorsoMotion, head_shift: np.ndarray, fps: float, unit: float
+) -> tuple[TorsoMotion, np.ndarray]:
+    """Fuse measurement and damped head motion by their certainty, without lag.
 
     Args:
         motion: raw measurement.
         head_shift: (T, 2) pixels, motion of the head relative to the clip's mean.
         fps: frames per second.
+        unit: pixels of the frame per pixel of the working size.
+
+    Returns:
+        The motion about the clip's mean, and the share (T,) of the measurement in the shifts.
     """
     from scipy.ndimage import gaussian_filter1d
 
-    weight = motion.confidence[:, None]
-    values = np.column_stack([motion.shift, motion.log_scale, motion.roll])
-    trusted = weight.sum() > 0
-    center = (weight * values).sum(0) / weight.sum() if trusted else np.zeros(4)
-    fallback = np.zeros_like(values)
+    prior_sigma = _PRIOR_SIGMA * [unit, unit, 1, 1]
+    evidence = np.where(np.isfinite(motion.sigma), 1 / np.maximum(motion.sigma, 1e-6) ** 2, 0)
+    total = evidence.sum(0)
+    center = (evidence * motion.values).sum(0) / np.maximum(total, 1e-12)
+    fallback = np.zeros_like(motion.values)
     fallback[:, :2] = FOLLOW * gaussian_filter1d(head_shift, 0.2 * fps, axis=0, mode="nearest")
-    sigma = 0.05 * fps
-    evidence = gaussian_filter1d(weight, sigma, axis=0, mode="nearest")
-    mixed = gaussian_filter1d(weight * (values - center), sigma, axis=0, mode="nearest")
-    prior = 0.02
-    result = (mixed + prior * fallback) / (evidence + prior)
-    return TorsoMotion(result[:, :2], result[:, 2], result[:, 3], motion.confidence)
+    sigma = 0.04 * fps
+    amount = gaussian_filter1d(evidence, sigma, axis=0, mode="nearest")
+    mixed = gaussian_filter1d(evidence * (motion.values - center), sigma, axis=0, mode="nearest")
+    prior = 1 / prior_sigma**2
+    fused = (mixed + prior * fallback) / (amount + prior)
+    share = (amount / (amount + prior))[:, :2].mean(1)
+    return TorsoMotion(fused, 1 / np.sqrt(amount + prior)), share
 
 
 def torso_poses(motion: TorsoMotion, rest: np.ndarray, K: np.ndarray) -> np.ndarray:
@@ -158,11 +262,12 @@ def torso_poses(motion: TorsoMotion, rest: np.ndarray, K: np.ndarray) -> np.ndar
 
     Scale becomes depth, shift becomes translation, roll turns about the neck base.
     """
+    shift, log_scale, roll = motion.values[:, :2], motion.values[:, 2], motion.values[:, 3]
     pivot = rest[:3, :3] @ np.array(NECK_BASE) + rest[:3, 3]
-    depth = pivot[2] * np.exp(-motion.log_scale)
-    pixel = K[:2, :2] @ (pivot[:2] / pivot[2]) + motion.shift
+    depth = pivot[2] * np.exp(-log_scale)
+    pixel = K[:2, :2] @ (pivot[:2] / pivot[2]) + shift
     moved = np.column_stack([pixel / np.diag(K)[:2] * depth[:, None], depth])
-    cosine, sine = np.cos(motion.roll), np.sin(motion.roll)
+    cosine, sine = np.cos(roll), np.sin(roll)
     turn = np.tile(np.eye(4), (len(depth), 1, 1))
     turn[:, 0, 0], turn[:, 0, 1], turn[:, 1, 0], turn[:, 1, 1] = cosine, -sine, sine, cosine
     turn[:, :3, 3] = moved - np.einsum("tij,j->ti", turn[:, :3, :3], pivot)
@@ -175,14 +280,27 @@ def pivot_pixel(rest: np.ndarray, K: np.ndarray) -> np.ndarray:
     return K[:2, :2] @ (point[:2] / point[2]) + K[:2, 2]
 
 
-def measure_all(
-    tracker: TorsoTracker, frame: Callable[[int], np.ndarray], indices: np.ndarray
-) -> TorsoMotion:
-    """Track every frame in order."""
-    rows, trust = [], []
-    for index in indices:
-        motion, confidence = tracker.measure(frame(int(index)))
-        rows.append(motion)
-        trust.append(confidence)
-    values = np.array(rows).reshape(-1, 4)
-    return TorsoMotion(values[:, :2], values[:, 2], values[:, 3], np.array(trust))
+def _shrunk(channel: np.ndarray, level: int) -> np.ndarray:
+    import cv2
+
+    for _ in range(level):
+        channel = cv2.resize(channel, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return channel
+
+
+def _similarity(step: np.ndarray, pivot: np.ndarray) -> np.ndarray:
+    """(3, 3) transform about a pivot from (shift x, shift y, log scale, roll)."""
+    scale = np.exp(step[2])
+    a, b = scale * np.cos(step[3]), scale * np.sin(step[3])
+    linear = np.array([[a, -b], [b, a]])
+    result = np.eye(3)
+    result[:2, :2] = linear
+    result[:2, 2] = pivot - linear @ pivot + step[:2]
+    return result
+
+
+def _parameters(transform: np.ndarray, pivot: np.ndarray) -> np.ndarray:
+    scale = np.hypot(transform[0, 0], transform[1, 0])
+    roll = np.arctan2(transform[1, 0], transform[0, 0])
+    shift = transform[:2, :2] @ pivot + transform[:2, 2] - pivot
+    return np.array([*shift, np.log(max(scale, 1e-9)), roll])

@@ -1,0 +1,86 @@
+"""Pictures for a person to judge a capture by."""
+
+from pathlib import Path
+
+import numpy as np
+
+from avatar3d.head import HeadModel, ShapedHead
+from avatar3d.head.model import PARTS
+from avatar3d.io.images import write_image
+from avatar3d.subject import PARSING_LABELS, Subject, Tracking
+
+__all__ = ["contact_sheet", "posed_camera_points", "save_preview"]
+
+_GREEN = np.array([40, 200, 60], np.float32)
+_COLORS = np.array(
+    [
+        (0, 0, 0), (230, 180, 150), (40, 120, 255), (40, 220, 255), (120, 60, 20), (255, 140, 80),
+        (230, 30, 60), (90, 0, 30), (255, 255, 255), (90, 60, 160), (255, 220, 60), (190, 130, 100),
+        (60, 150, 90),
+    ],
+    np.uint8,
+)  # fmt: skip
+assert len(_COLORS) == len(PARSING_LABELS)
+
+
+def save_preview(subject: Subject, head: HeadModel, path: str | Path, count: int = 4) -> None:
+    """Write `contact_sheet` of `count` frames spread over the clip."""
+    frames = np.unique(np.linspace(0, len(subject) - 1, count + 2).astype(int)[1:-1])
+    write_image(path, contact_sheet(subject, head, frames))
+
+
+def contact_sheet(subject: Subject, head: HeadModel, frames: np.ndarray) -> np.ndarray:
+    """One row per frame: picture, landmarks and mesh, person on green, labels. uint8 RGB."""
+    tracking = subject.tracking
+    shaped = head.shaped(tracking.identity, tracking.landmark_offsets)
+    rows = []
+    for index in frames:
+        image, alpha = subject.frame(index), subject.matte(index)[..., None] / 255.0
+        on_green = (image * alpha + _GREEN * (1 - alpha)).astype(np.uint8)
+        labels = (0.35 * image + 0.65 * _COLORS[subject.parsing(index)]).astype(np.uint8)
+        overlay = _overlay(image, shaped, tracking, int(index))
+        rows.append(np.hstack([image, overlay, on_green, labels]))
+    return np.vstack([*rows, _plate_row(subject, rows[0].shape[1])])
+
+
+def posed_camera_points(shaped: ShapedHead, tracking: Tracking, index: int) -> np.ndarray:
+    """Vertices (V, 3) of one frame in the camera frame, metres; the neck follows the shoulders."""
+    points = shaped.posed(tracking.weights[index], tracking.gaze[index])
+    weight = shaped.model.torso_weight[:, None]
+    head, torso = tracking.T_camera_head[index], tracking.T_camera_torso[index]
+    with_head = points @ head[:3, :3].T + head[:3, 3]
+    with_torso = points @ torso[:3, :3].T + torso[:3, 3]
+    return (1 - weight) * with_head + weight * with_torso
+
+
+def _overlay(image: np.ndarray, shaped: ShapedHead, tracking: Tracking, index: int) -> np.ndarray:
+    import cv2
+
+    zoom = 2
+    canvas = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    points = posed_camera_points(shaped, tracking, index)
+    pixels = tracking.camera.project(points)
+    faces = shaped.model.faces[_wire_faces(shaped.model)]
+    a, b, c = (pixels[faces[:, i]] for i in range(3))
+    front = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
+    lines = np.round(pixels[faces[front]] * zoom * 16 - 8).astype(np.int32)
+    cv2.polylines(canvas, list(lines), True, (120, 200, 255), 1, cv2.LINE_AA, shift=4)
+    for points2d, color in (
+        (tracking.landmarks[index], (255, 40, 40)),
+        (tracking.landmarks_fit[index], (60, 255, 60)),
+    ):
+        for x, y in points2d:
+            center = (round(x * zoom * 16 - 8), round(y * zoom * 16 - 8))
+            cv2.circle(canvas, center, 14, color, -1, cv2.LINE_AA, shift=4)
+    return cv2.resize(canvas, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _wire_faces(head: HeadModel) -> np.ndarray:
+    names = ("face", "lips", "neck", "shoulders", "ears")
+    shown = np.isin(head.part, [PARTS.index(name) for name in names])
+    return np.flatnonzero(shown[head.faces].all(1))
+
+
+def _plate_row(subject: Subject, width: int) -> np.ndarray:
+    plate = subject.background
+    return np.pad(plate, ((0, 0), (0, width - plate.shape[1]), (0, 0)))
