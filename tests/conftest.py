@@ -79,6 +79,7 @@ def small_state(small_head: HeadModel) -> SplatState:
         K_matrix=np.array([[200.0, 0, 48], [0, 200, 40], [0, 0, 1]]),
         size=np.array([96, 80]),
         torso_map=rng.normal(0, 0.1, (12, 6)),
-        expression_min=np.zeros(rows, np.float32),
-        expression_max=np.ones(rows, np.float32),
+        torso_limit=np.full(6, 0.1),
+        signal_min=np.full(rows + 4, -0.15, np.float32),
+        signal_max=np.full(rows + 4, 0.9, np.float32),
     )

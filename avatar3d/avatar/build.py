@@ -9,7 +9,7 @@ from avatar3d.avatar.views import Views
 from avatar3d.head.model import PARTS, HeadModel, ShapedHead
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["initial_state", "principal_map"]
+__all__ = ["driving_signal", "initial_state"]
 
 _BOUND_SHARE, _HAIR_SHARE = 0.72, 0.14
 _BASIS_LIMIT = 3.0
@@ -47,22 +47,20 @@ def initial_state(
     ]
     attributes = _stack(clouds, rng)
     mesh = _used_mesh(head, attributes.pop("face"))
-    expression_map, mean = principal_map(tracking, frames, basis_size)
+    torso_map, torso_limit = torso_statistics(tracking, frames, subject.fps)
     with_basis = len(clouds[0].face)
     state = SplatState(
         **mesh,
         **attributes,
         basis=np.zeros((with_basis, 10, basis_size), np.float32),
-        map=expression_map,
-        mean=mean,
+        **driving_signal(tracking, frames, basis_size),
         bias=np.zeros(basis_size, np.float32),
         limit=np.array(_BASIS_LIMIT, np.float32),
         T_camera_rest=tracking.T_camera_rest,
         K_matrix=tracking.K,
         size=tracking.size,
-        torso_map=torso_statistics(tracking, frames, subject.fps),
-        expression_min=tracking.weights[frames].min(0),
-        expression_max=tracking.weights[frames].max(0),
+        torso_map=torso_map,
+        torso_limit=torso_limit,
     )
     state.validate()
     return state
@@ -116,21 +114,26 @@ def _used_mesh(head: ShapedHead, face: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def principal_map(
+def driving_signal(
     tracking: Tracking, frames: np.ndarray, basis_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Linear map (K, E + 4) from the driving signal to blendshape weights, and its mean (E + 4,).
+) -> dict[str, np.ndarray]:
+    """`map`, `mean`, `signal_min` and `signal_max` of the state, from the frames' parameters.
 
-    The principal directions of the signal over the clip, not whitened: whitening would give noise
-    directions the same say as the jaw.
+    The map takes the principal directions of the signal over the clip, not whitened: whitening
+    would give noise directions the same say as the jaw.
     """
-    gaze = tracking.gaze[frames].reshape(len(frames), 4)
+    signal = np.concatenate([tracking.weights, tracking.gaze.reshape(len(tracking), 4)], 1)[frames]
     gain = np.r_[np.full(tracking.weights.shape[1], _EXPRESSION_GAIN), np.full(4, _GAZE_GAIN)]
-    signal = np.concatenate([tracking.weights[frames], gaze], 1) * gain
     mean = signal.mean(0)
-    _, spread, directions = np.linalg.svd(signal - mean, full_matrices=False)
+    _, spread, directions = np.linalg.svd((signal - mean) * gain, full_matrices=False)
     rows = np.zeros((basis_size, len(gain)))
     count = min(basis_size, len(directions))
     largest = max(spread[0] / np.sqrt(len(frames)), 1e-6)
     rows[:count] = directions[:count] / largest
-    return (rows * gain).astype(np.float32), (mean / gain).astype(np.float32)
+    values = {
+        "map": rows * gain,
+        "mean": mean,
+        "signal_min": signal.min(0),
+        "signal_max": signal.max(0),
+    }
+    return {name: value.astype(np.float32) for name, value in values.items()}

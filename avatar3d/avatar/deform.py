@@ -111,6 +111,7 @@ class SplatRig:
         self.torso_weight = torso_weight[:, None]
         self.follows_torso = self.torso_weight >= 0.5
         self.mean = tensor(state.mean)
+        self.signal_min, self.signal_max = tensor(state.signal_min), tensor(state.signal_max)
         self.limit = float(state.limit)
 
     def head_vertices(self, weights: Tensor, gaze: Tensor) -> Tensor:
@@ -125,8 +126,9 @@ class SplatRig:
 
     def basis_weights(self, parameters: SplatParameters, face: FaceParameters) -> Tensor:
         """Blendshape weights (K,) within +-limit."""
-        signal = torch.cat([face.weights, face.gaze.flatten()]) - self.mean
-        raw = parameters.map @ signal + parameters.bias
+        signal = torch.cat([face.weights, face.gaze.flatten()])
+        signal = torch.clamp(signal, self.signal_min, self.signal_max)
+        raw = parameters.map @ (signal - self.mean) + parameters.bias
         return self.limit * torch.tanh(raw / self.limit)
 
 

@@ -122,7 +122,7 @@ class SplatAvatar:
             head = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
         torso = motion.torso_pose
         if torso is None:
-            torso = predict_torso(head, self.state.torso_map, motion.fps)
+            torso = predict_torso(head, self.state.torso_map, self.state.torso_limit, motion.fps)
         gaze = motion.gaze if motion.gaze is not None else np.zeros((count, 2, 2), np.float32)
         T_camera_rest = np.asarray(self.state.T_camera_rest)
         for i in range(count):

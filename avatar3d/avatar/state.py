@@ -19,14 +19,16 @@ class SplatState:
     The head's vertices are `vertices + sum_e weight_e * expression[e]`, eyeballs then rotated
     about `eye_centers` by the gaze. A Gaussian with `face >= 0` sits at the barycentric point of
     its triangle, displaced by `position` in the triangle's frame, whose unit columns are u (first
-    edge), n x u, and n (outward normal). A Gaussian with `face == -1` has its `position` in the rest
-    frame and moves with the torso. Its skinning weight to the torso is the barycentric mean of
+    edge), n x u, and n (outward normal). A Gaussian with `face == -1` has its `position` in the
+    rest frame and moves with the torso. Its skinning weight to the torso is the barycentric mean of
     `torso_weight` (1 for face == -1): camera point = (1 - w) T_camera_head x + w T_camera_torso x,
     and its rotation is that of the head for w < 0.5, otherwise that of the torso.
 
     Blendshapes: attributes a (position 3, quat 4, color 3) become `a + basis @ w` with
     `w = limit * tanh((map @ (x - mean) + bias) / limit)` and `x = concat(expression weights (E),
-    gaze (4: left yaw, pitch, right yaw, pitch))`. The first `len(basis)` Gaussians have one.
+    gaze (4: left yaw, pitch, right yaw, pitch))` clamped to [signal_min, signal_max], the range
+    seen in training: beyond it the blendshapes know nothing and would only add noise. The first
+    `len(basis)` Gaussians have a basis.
 
     Attributes:
         vertices (V, 3), expression (E, V, 3), faces (F, 3) int32, torso_weight (V,),
@@ -34,10 +36,11 @@ class SplatState:
         face (N,) int32; bary (N, 3); part (N,) uint8 index into `SplatState.PARTS`.
         position (N, 3) metres; quat (N, 4) wxyz; log_scale (N, 3) of metres; opacity (N,) logit;
         color (N, 3) sRGB.
-        basis (B, 10, K); map (K, E + 4); mean (E + 4,); bias (K,); limit scalar.
+        basis (B, 10, K); map (K, E + 4); mean, signal_min, signal_max (E + 4,); bias (K,);
+        limit scalar.
         T_camera_rest (4, 4); K_matrix (3, 3) pixels; size (2,) width, height.
-        torso_map (12, 6): rows of the linear prediction of the torso pose; see
-            `avatar3d.avatar.torso`. expression_min, expression_max (E,) seen in training.
+        torso_map (12, 6), torso_limit (6,): prediction of the torso pose; see
+            `avatar3d.avatar.torso`.
     """
 
     vertices: np.ndarray
@@ -62,9 +65,10 @@ class SplatState:
     T_camera_rest: np.ndarray
     K_matrix: np.ndarray
     size: np.ndarray
+    signal_min: np.ndarray
+    signal_max: np.ndarray
     torso_map: np.ndarray
-    expression_min: np.ndarray
-    expression_max: np.ndarray
+    torso_limit: np.ndarray
 
     PARTS = ("skin", "eyes", "mouth", "hair", "torso")
 
@@ -81,8 +85,8 @@ class SplatState:
             "bary": (n, 3), "part": (n,), "position": (n, 3), "quat": (n, 4),
             "log_scale": (n, 3), "opacity": (n,), "color": (n, 3), "basis": (b, 10, k),
             "map": (k, e + 4), "mean": (e + 4,), "bias": (k,), "limit": (), "T_camera_rest": (4, 4),
-            "K_matrix": (3, 3), "size": (2,), "torso_map": (12, 6), "expression_min": (e,),
-            "expression_max": (e,),
+            "K_matrix": (3, 3), "size": (2,), "torso_map": (12, 6), "torso_limit": (6,),
+            "signal_min": (e + 4,), "signal_max": (e + 4,),
         }  # fmt: skip
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:

@@ -47,16 +47,26 @@ def fit_torso_map(
     return np.linalg.solve(gram, features.T @ targets)
 
 
-def torso_statistics(tracking: Tracking, frames: np.ndarray, fps: float) -> np.ndarray:
-    """`fit_torso_map` on some frames of a tracking."""
+def torso_statistics(
+    tracking: Tracking, frames: np.ndarray, fps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """`fit_torso_map` on some frames of a tracking, and the largest motion (6,) seen in them."""
     inverse = np.linalg.inv(tracking.T_camera_rest)
     head, torso = inverse @ tracking.T_camera_head, inverse @ tracking.T_camera_torso
-    return fit_torso_map(head[frames], torso[frames], fps)
+    limit = np.abs(rigid_to_vectors(torso[frames])).max(0)
+    return fit_torso_map(head[frames], torso[frames], fps), limit
 
 
-def predict_torso(head_pose: np.ndarray, torso_map: np.ndarray, fps: float) -> np.ndarray:
-    """Shoulder motion (T, 4, 4) for head motion (T, 4, 4), both relative to the rest pose."""
-    return vectors_to_rigid(_features(head_pose, fps) @ torso_map)
+def predict_torso(
+    head_pose: np.ndarray, torso_map: np.ndarray, torso_limit: np.ndarray, fps: float
+) -> np.ndarray:
+    """Shoulder motion (T, 4, 4) for head motion (T, 4, 4), both relative to the rest pose.
+
+    Each component stays within +-`torso_limit` (6,): a head turned further than in the clip does
+    not take the shoulders along.
+    """
+    vectors = _features(head_pose, fps) @ torso_map
+    return vectors_to_rigid(np.clip(vectors, -torso_limit, torso_limit))
 
 
 def _features(head_pose: np.ndarray, fps: float) -> np.ndarray:

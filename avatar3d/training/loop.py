@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avatar3d.avatar import SplatAvatar
-from avatar3d.avatar.build import initial_state, principal_map
+from avatar3d.avatar.build import driving_signal, initial_state
 from avatar3d.avatar.deform import SplatParameters, SplatRig, pose_gaussians
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
@@ -24,6 +24,7 @@ from avatar3d.training.config import TrainingConfig
 from avatar3d.training.data import FrameStore, region_weights, select_frames, train_count
 from avatar3d.training.events import Checkpointed, Done, Event, FrameRefined, Preview, Step
 from avatar3d.training.optimize import keep_in_bounds, make_optimizer, raise_eps, set_rate
+from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
 
 __all__ = ["SplatTraining"]
@@ -124,7 +125,8 @@ class SplatTraining:
             self.config.mouth_weight,
             self.config.eye_weight,
         )
-        return l1_ssim_loss(rendered, image, weight=weight, ssim_weight=self.config.ssim_weight)
+        data = l1_ssim_loss(rendered, image, weight=weight, ssim_weight=self.config.ssim_weight)
+        return data + self.priors(self.parameters, self.rng)
 
     def _render(self, frame: int, background: Tensor) -> Tensor:
         face = face_parameters(self.tracking, frame)
@@ -165,16 +167,17 @@ class SplatTraining:
     def _adopt_tracking(self) -> None:
         """Make the state's statistics those of the refined tracking."""
         self.parameters.write_to(self.state)
-        self.state.map, self.state.mean = principal_map(
-            self.tracking, self.frames, self.config.basis
+        signal = driving_signal(self.tracking, self.frames, self.config.basis)
+        for name, value in signal.items():
+            setattr(self.state, name, value)
+        self.state.torso_map, self.state.torso_limit = torso_statistics(
+            self.tracking, self.frames, self.subject.fps
         )
-        self.state.torso_map = torso_statistics(self.tracking, self.frames, self.subject.fps)
-        self.state.expression_min = self.tracking.weights[self.frames].min(0)
-        self.state.expression_max = self.tracking.weights[self.frames].max(0)
         self._set_state(self.state)
 
     def _set_state(self, state: SplatState) -> None:
         self.state = state
+        self.priors = Priors(state, self.config)
         self.rig = SplatRig(state)
         self.parameters = SplatParameters(state)
 

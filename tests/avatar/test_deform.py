@@ -18,7 +18,7 @@ def _face(rows: int, seed: int = 0) -> FaceParameters:
     def rigid() -> torch.Tensor:
         transform = np.eye(4)
         transform[:3, :3] = Rotation.from_rotvec(rng.normal(0, 0.3, 3)).as_matrix()
-        transform[:3, 3] = rng.normal(0, 0.05, 3) + [0, 0, 0.6]
+        transform[:3, 3] = rng.normal([0, 0, 0.6], 0.05)
         return torch.tensor(transform, dtype=torch.float32)
 
     return FaceParameters(
@@ -39,7 +39,8 @@ def _by_the_contract(state: SplatState, face: FaceParameters, index: int):
         center = state.eye_centers[side - 1]
         chosen = state.eye == side
         vertices[chosen] = (vertices[chosen] - center) @ turn.T + center
-    signal = np.concatenate([weights, gaze.ravel()]) - state.mean
+    signal = np.concatenate([weights, gaze.ravel()])
+    signal = np.clip(signal, state.signal_min, state.signal_max) - state.mean
     raw = state.map @ signal + state.bias
     blend = state.limit * np.tanh(raw / state.limit)
     delta = state.basis[index] @ blend if index < len(state.basis) else np.zeros(10)

@@ -1,6 +1,7 @@
 """Prediction of the shoulders from the head."""
 
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
 from avatar3d.avatar.torso import (
@@ -29,11 +30,18 @@ def test_shoulders_that_follow_a_fraction_of_the_head_are_predicted() -> None:
     head = _head_motion()
     torso = vectors_to_rigid(0.1 * rigid_to_vectors(head))
     torso_map = fit_torso_map(head[:200], torso[:200], fps=25, ridge=1e-6)
-    predicted = predict_torso(head[200:], torso_map, fps=25)
+    predicted = predict_torso(head[200:], torso_map, np.full(6, 1.0), fps=25)
     assert np.abs(predicted - torso[200:]).max() < 2e-4
+
+
+def test_shoulders_stay_within_what_was_seen() -> None:
+    head = _head_motion()
+    limit = np.full(6, 0.03)
+    predicted = predict_torso(head, np.concatenate([np.eye(6), np.zeros((6, 6))]), limit, fps=25)
+    assert np.abs(rigid_to_vectors(predicted)).max() == pytest.approx(0.03)
 
 
 def test_rest_stays_at_rest() -> None:
     still = np.tile(np.eye(4), (10, 1, 1))
     torso_map = np.random.default_rng(0).normal(size=(12, 6))
-    np.testing.assert_allclose(predict_torso(still, torso_map, fps=25), still, atol=1e-12)
+    np.testing.assert_allclose(predict_torso(still, torso_map, np.ones(6), 25), still, atol=1e-12)

@@ -1,0 +1,73 @@
+"""What a Gaussian is taken to be as long as no frame says otherwise.
+
+Each prior is far weaker than the gradient of a pixel, but Adam gives a Gaussian that no pixel
+speaks for the same step as any other: without priors, unseen regions fill with confetti that
+shows as soon as the head turns further than in the clip.
+"""
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from avatar3d.avatar.canonical import canonical_cloud
+from avatar3d.avatar.deform import SplatParameters
+from avatar3d.avatar.state import SplatState
+from avatar3d.training.config import TrainingConfig
+
+__all__ = ["Priors"]
+
+_NEIGHBOURS = 8
+_REACH = {"skin": 0.002, "eyes": 0.001, "mouth": 0.003, "hair": 0.006, "torso": 0.01}  # metres
+_SKIN_OPACITY = 2.0
+
+
+class Priors:
+    """Mean squared departures from neighbours' colour, start shape, start place and opacity.
+
+    Args:
+        state: the Gaussians at the start of a training phase.
+        config: weights `prior_color`, `prior_position`, `prior_scale` and `prior_opacity`.
+    """
+
+    def __init__(self, state: SplatState, config: TrainingConfig) -> None:
+        self.config = config
+        self.neighbours = torch.from_numpy(_neighbours(state))
+        reach = np.array([_REACH[name] for name in SplatState.PARTS])[state.part]
+        self.inverse_reach = torch.tensor(1 / reach[:, None], dtype=torch.float32)
+        on_surface = np.isin(
+            state.part, [SplatState.PARTS.index(name) for name in ("skin", "eyes", "mouth")]
+        )
+        anchor = np.where(on_surface[:, None], 0, state.position)
+        self.anchor = torch.tensor(anchor, dtype=torch.float32)
+        self.log_scale = torch.tensor(state.log_scale, dtype=torch.float32)
+        skin = np.flatnonzero(state.part == SplatState.PARTS.index("skin"))
+        self.skin = torch.from_numpy(skin)
+
+    def __call__(self, parameters: SplatParameters, rng: np.random.Generator) -> Tensor:
+        """The weighted sum; a different neighbour of every Gaussian each time."""
+        neighbour = self.neighbours[:, int(rng.integers(_NEIGHBOURS))]
+        color = parameters.color - parameters.color[neighbour]
+        moved = (parameters.position - self.anchor) * self.inverse_reach
+        grown = parameters.log_scale - self.log_scale
+        opacity = parameters.opacity[self.skin] - _SKIN_OPACITY
+        return (
+            self.config.prior_color * color.square().mean()
+            + self.config.prior_position * moved.square().mean()
+            + self.config.prior_scale * grown.square().mean()
+            + self.config.prior_opacity * opacity.square().mean()
+        )
+
+
+def _neighbours(state: SplatState) -> np.ndarray:
+    """(N, 8) indices of the nearest Gaussians of the same part, in the neutral head."""
+    means = canonical_cloud(state).means
+    result = np.empty((len(means), _NEIGHBOURS), np.int64)
+    for part in np.unique(state.part):
+        members = np.flatnonzero(state.part == part)
+        count = min(_NEIGHBOURS + 1, len(members))
+        _, nearest = cKDTree(means[members]).query(means[members], count)
+        nearest = members[np.asarray(nearest).reshape(len(members), count)]
+        others = nearest[:, 1:] if count > 1 else nearest
+        result[members] = others[:, np.arange(_NEIGHBOURS) % others.shape[1]]
+    return result
