@@ -1,0 +1,1 @@
+"""A synthetic person with known ground truth, for tests and for trying things out."""
