@@ -51,7 +51,7 @@ class Speech(NamedTuple):
 
 
 def speak(text: str, language: str = "en", voice: str | None = None, speed: float = 1.0) -> Speech:
-    """Say a text.
+    """Say a text. Two readings of it differ by some milliseconds, as eSpeak NG's voice flutters.
 
     Args:
         text: plain text in that language.

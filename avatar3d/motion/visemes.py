@@ -24,7 +24,9 @@ _SMOOTH = 0.014  # seconds, standard deviation of the final smoothing
 def from_text(
     text: str, language: str = "en", fps: float = 25.0, voice: str | None = None
 ) -> Motion:
-    """The mouth of an eSpeak NG voice that says `text`; sound and times are `tts.speak`'s.
+    """The mouth of an eSpeak NG voice that says `text`.
+
+    For the sound that goes with it call `avatar3d.audio.tts.speak` once, and `from_phonemes`.
 
     Raises:
         UserError: as `avatar3d.audio.tts.speak`.
