@@ -158,14 +158,16 @@ def evaluate(
     """Compare the avatar with frames of its clip that it was not trained on."""
     from avatar3d.avatar import load
     from avatar3d.evaluation import evaluate as run
+    from avatar3d.evaluation.landmarks import landmark_detector
     from avatar3d.subject import Subject, Tracking
     from avatar3d.training.train import run_folder
 
     refined = run_folder(avatar) / "tracking.npz"
     output = output or avatar.with_suffix(".evaluation")
     with _timed("Evaluated"):
+        person, clip = load(avatar), Subject(subject)
         tracking = Tracking.load(refined) if refined.is_file() else None
-        run(load(avatar), Subject(subject), output, tracking=tracking)
+        run(person, clip, output, tracking, landmark_detector())
     print(output)
 
 

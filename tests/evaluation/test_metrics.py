@@ -66,7 +66,8 @@ def test_landmark_distance_ignores_translation_and_measures_scale():
     target = np.stack([face()] * 4)
     lips = target[:, list(metrics.LIPS)]
     radius = np.linalg.norm(lips - lips.mean(1, keepdims=True), axis=-1).mean()
-    assert metrics.landmark_distance(target + [7, -3], target) == pytest.approx(0, abs=1e-9)
+    moved = target + np.array([7, -3])
+    assert metrics.landmark_distance(moved, target) == pytest.approx(0, abs=1e-9)
     assert metrics.landmark_distance(target * 1.1, target) == pytest.approx(0.1 * radius)
 
 

@@ -1,0 +1,134 @@
+"""The held-out protocol on a made-up clip, with avatars whose error is known."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avatar3d.errors import UserError
+from avatar3d.evaluation import evaluate
+from avatar3d.evaluation.metrics import mouth_box
+from avatar3d.evaluation.protocol import held_out
+from avatar3d.head import HeadModel
+from avatar3d.motion import Motion
+from avatar3d.subject import Subject, SubjectInfo, Tracking
+
+FRAMES, WIDTH, HEIGHT = 22, 96, 80
+
+
+@pytest.fixture
+def subject(small_head: HeadModel, tmp_path: Path) -> Subject:
+    """Noise pictures in which everything but the outermost columns is the person's face."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "subject"
+    matte = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    matte[:, :4] = matte[:, -4:] = 0
+    for kind, suffix in (("frames", "jpg"), ("mattes", "png"), ("parsing", "png")):
+        (folder / kind).mkdir(parents=True)
+        for index in range(FRAMES):
+            image = {
+                "frames": rng.integers(60, 190, (HEIGHT, WIDTH, 3), np.uint8),
+                "mattes": matte,
+                "parsing": (matte > 0).astype(np.uint8),
+            }[kind]
+            Image.fromarray(image).save(folder / kind / f"{index:06d}.{suffix}", quality=95)
+    small_head.save(tmp_path / "head.npz")
+    rest = np.diag([1.0, -1.0, -1.0, 1.0])
+    rest[2, 3] = 0.6
+    landmarks = np.stack([rng.uniform([30, 20], [66, 60], (478, 2))] * FRAMES)
+    Tracking(
+        head_model=str(tmp_path / "head.npz"),
+        head_model_fingerprint=small_head.fingerprint,
+        K=np.array([[200.0, 0, 48], [0, 200, 40], [0, 0, 1]]),
+        size=np.array([WIDTH, HEIGHT]),
+        identity=np.zeros(4),
+        landmark_offsets=np.zeros((478, 3)),
+        T_camera_rest=rest,
+        T_camera_head=np.tile(rest, (FRAMES, 1, 1)),
+        T_camera_torso=np.tile(rest, (FRAMES, 1, 1)),
+        expression=rng.random((FRAMES, 52)).astype(np.float32),
+        residual=np.zeros((FRAMES, 2)),
+        gaze=np.zeros((FRAMES, 2, 2)),
+        landmarks=landmarks,
+        landmarks_fit=landmarks,
+        confidence=np.ones(FRAMES),
+        valid=np.ones(FRAMES, bool),
+    ).save(folder / "tracking.npz")
+    info = SubjectInfo(
+        source_name="noise.mp4", source_sha256="0" * 64, fps=25, frames=FRAMES, width=WIDTH,
+        height=HEIGHT, head_model=str(tmp_path / "head.npz"),
+    )  # fmt: skip
+    (folder / "subject.json").write_text(info.model_dump_json())
+    return Subject(folder)
+
+
+class Impostor:
+    """Renders the recording itself, changed by a known amount."""
+
+    def __init__(self, subject: Subject, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.subject, self.change = subject, change
+        self.info = {"train_frames": 20}
+
+    def render_motion(self, motion: Motion, camera: object = None) -> Iterator[np.ndarray]:
+        self.motion = motion
+        for row in motion.expression:
+            known = np.abs(self.subject.tracking.expression - row).max(1)
+            yield self.change(self.subject.frame(int(known.argmin())))
+
+
+def test_a_perfect_avatar(subject, tmp_path):
+    means = evaluate(Impostor(subject, lambda frame: frame), subject, tmp_path / "out")["means"]
+    assert means["ssim"] == pytest.approx(1)
+    assert means["seam_error"] == 0
+    assert means["face_sharpness"] == pytest.approx(1)
+    assert means["psnr"] is None  # infinite in every frame
+
+
+def test_a_constant_error_has_its_analytic_scores(subject, tmp_path, capsys):
+    avatar = Impostor(subject, lambda frame: frame + np.uint8(10))
+    report = evaluate(avatar, subject, tmp_path / "out")
+    expected = 20 * np.log10(255 / 10)
+    for name in ("psnr", "face_psnr", "mouth_psnr"):
+        assert report["means"][name] == pytest.approx(expected, abs=1e-4)
+    # Where only the 88 of 96 columns of the head are rendered, the rest is free of error.
+    pasted = expected + 10 * np.log10(96 / 88)
+    assert report["means"]["pasted_psnr"] == pytest.approx(pasted, abs=1e-4)
+    assert report["means"]["seam_error"] == pytest.approx(10, abs=1e-4)
+    assert report["means"]["person_error"] == pytest.approx(10, abs=1e-4)
+    assert f"{expected:.3f}  whole frame PSNR" in capsys.readouterr().err
+
+
+def test_only_frames_after_training_are_compared(subject, tmp_path):
+    avatar = Impostor(subject, lambda frame: frame)
+    report = evaluate(avatar, subject, tmp_path / "out")
+    assert report["frames"] == [20, 21]
+    np.testing.assert_array_equal(avatar.motion.expression, subject.tracking.expression[20:])
+    assert held_out(subject, None) == range(20, 22)
+    with pytest.raises(UserError, match="train_fraction"):
+        held_out(subject, FRAMES)
+
+
+def test_an_error_at_the_mouth_is_seen_there(subject, tmp_path):
+    box = mouth_box(subject.tracking.landmarks_fit[0], WIDTH, HEIGHT)
+
+    def smear(frame: np.ndarray) -> np.ndarray:
+        result = frame.copy()
+        box.crop(result)[:] = 128
+        return result
+
+    means = evaluate(Impostor(subject, smear), subject, tmp_path / "out")["means"]
+    assert means["mouth_psnr"] < means["face_psnr"] <= means["psnr"]
+    assert means["mouth_sharpness"] == 0
+
+
+def test_the_report_is_on_disk(subject, tmp_path):
+    report = evaluate(Impostor(subject, lambda f: f // 2), subject, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == report
+    assert len(report["per_frame"]["psnr"]) == 2
+    for name in ("frames", "mouth", "eyes"):
+        sheet = np.array(Image.open(tmp_path / "out" / f"{name}.png"))
+        assert sheet.ndim == 3
+        assert sheet.std() > 10
