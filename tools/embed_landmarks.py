@@ -20,13 +20,14 @@ from avatar3d.head.anny.bake import Bust, build, read_bust
 from avatar3d.head.anny.landmarks import closest_on_triangles
 from avatar3d.head.anny.topology import bust_quads
 from avatar3d.head.arkit import ARKIT_INDEX
+from avatar3d.head.gallery import vertex_normals
 from avatar3d.head.landmarks import IRIS_LEFT, IRIS_RIGHT, LIPS_INNER
 from avatar3d.head.model import PARTS, HeadModel
 from avatar3d.io.atomic import atomic_write
 from avatar3d.kernels import rasterize_mesh
 from avatar3d.progress import track
 from avatar3d.synth.appearance import Appearance, Palette, hair_offset
-from avatar3d.synth.renderer import draw, vertex_normals
+from avatar3d.synth.renderer import draw
 
 SIZE, FOCAL, DISTANCE = 640, 2.2, 0.62
 OUTPUT = Path(__file__).resolve().parent.parent / "avatar3d/head/anny/landmarks478.npz"

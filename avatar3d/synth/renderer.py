@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar3d.geometry import Camera
+from avatar3d.head.gallery import vertex_normals
 from avatar3d.kernels import rasterize_mesh
 from avatar3d.synth.appearance import Appearance
 
@@ -58,17 +59,6 @@ def draw(
     if background is not None:
         image = image + (1 - share[..., None]) * background
     return Picture(image.astype(np.float32), share, label[_OVER // 2 :: _OVER, _OVER // 2 :: _OVER])
-
-
-def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) area-weighted unit normals; outward for counter-clockwise faces."""
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    across = np.cross(b - a, c - a)
-    total = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(across[:, k], 3), len(points)) for k in range(3)],
-        1,
-    )
-    return (total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
 
 
 def _towards_light() -> np.ndarray:

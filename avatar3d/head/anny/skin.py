@@ -1,6 +1,7 @@
 """The skin of the bust with the mouth cavity, eye sockets and tongue: mesh, labels and weights."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
@@ -60,9 +61,7 @@ class Skin:
 
     def with_slits(self, neutral: np.ndarray) -> "Skin":
         """Add the slits, measured on the neutral shape (S, 3) in metres."""
-        edges = np.array(
-            [pair for ring in self.polygons for pair in zip(ring, ring[1:] + ring[:1], strict=True)]
-        )
+        edges = np.array([pair for ring in self.polygons for pair in pairwise([*ring, ring[0]])])
         edges = np.unique(np.sort(edges, 1), axis=0)
         slits = {
             name: make_slit(loop, neutral, edges, _LIP_REACH if name == "Lips" else _LID_REACH)
@@ -100,8 +99,7 @@ def make_skin(data: AnnyData, rig: Rig) -> Skin:
     masks = {n: operator @ (mask | mask[base.mirror]).astype(float) for n, mask in masks.items()}
     masks = {name: share > 0.5 for name, share in masks.items()}
     part, chin = _labels(data, operator, rig, masks, len(tongue))
-    weight = np.clip(operator @ rig.torso, 0, 1)
-    weight[~np.isin(part, [PARTS.index(n) for n in ("scalp", "neck", "shoulders")])] = 0
+    weight = _torso_weight(operator @ rig.torso, part, polygons)
 
     needed = [np.unique(quads)] + [base.group(name) for name in _HELPERS]
     needed += [
@@ -158,6 +156,21 @@ def _labels(
     mark("tongue", slice(len(rest) - tongue, None))
     chin = (part == PARTS.index("face")) & (jaw > 0.8) & (np.abs(rest[:, 0]) < 0.2)
     return part, chin
+
+
+def _torso_weight(weight: np.ndarray, part: np.ndarray, polygons: list[list[int]]) -> np.ndarray:
+    """Skinning weights, a little smoothed because the neck is coarse, and 0 on the face."""
+    heads = np.array([pair for ring in polygons for pair in pairwise([*ring, ring[0]])])
+    count = len(weight)
+    graph = csr_matrix(
+        (np.ones(2 * len(heads)), np.concatenate([heads, heads[:, ::-1]]).T), (count, count)
+    )
+    graph.data[:] = 1
+    neighbours = np.maximum(graph.sum(1).A1, 1)
+    head = ~np.isin(part, [PARTS.index(n) for n in ("scalp", "neck", "shoulders")])
+    for _ in range(4):
+        weight = np.where(head, 0, (weight + graph @ weight / neighbours) / 2)
+    return np.clip(weight, 0, 1)
 
 
 def _base_fields(
