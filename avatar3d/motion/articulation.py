@@ -36,9 +36,9 @@ def to_arkit(curves: np.ndarray, opening: float = 1.0) -> np.ndarray:
 
     put(jaw, "jawOpen")
     put(jaw * closed, "mouthClose")  # at equal weights the lips meet over an open jaw
-    put(0.3 * closed, "mouthPressLeft", "mouthPressRight")
-    put(0.12 * closed + 0.5 * tucked, "mouthRollLower")
-    put(0.1 * closed, "mouthRollUpper")
+    put(0.2 * closed, "mouthPressLeft", "mouthPressRight")
+    put(0.06 * closed + 0.5 * tucked, "mouthRollLower")
+    put(0.06 * closed, "mouthRollUpper")
     put(0.6 * rounding**1.5, "mouthPucker")
     put(0.15 * rounding, "mouthFunnel")
     put(0.22 * spreading, "mouthStretchLeft", "mouthStretchRight")

@@ -6,7 +6,6 @@ into weights at the end.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -57,12 +56,17 @@ class LipSpace:
         return weights @ self.effect
 
     def gap(self, displacement: np.ndarray) -> np.ndarray:
-        """(T,) metres between the mid points of the inner lips."""
-        return self._distance(displacement, UPPER_LIP_MID, LOWER_LIP_MID)
+        """(T,) metres from the mid point of the lower inner lip up to that of the upper one.
+
+        Along the head's vertical, so it is linear, and negative where the lips press together.
+        """
+        upper, lower = self._points(displacement, UPPER_LIP_MID, LOWER_LIP_MID)
+        return upper[:, 1] - lower[:, 1]
 
     def width(self, displacement: np.ndarray) -> np.ndarray:
         """(T,) metres between the inner corners of the mouth."""
-        return self._distance(displacement, *MOUTH_CORNERS)
+        first, second = self._points(displacement, *MOUTH_CORNERS)
+        return np.linalg.norm(first - second, axis=1)
 
     def weights(
         self, displacement: np.ndarray, start: np.ndarray, spread: np.ndarray, trust: float = 0.02
@@ -91,12 +95,8 @@ class LipSpace:
             current, momentum = following, grown
         return current
 
-    @cached_property
-    def _index(self) -> dict[int, int]:
-        return {landmark: position for position, landmark in enumerate(_POINTS)}
-
-    def _distance(self, displacement: np.ndarray, first: int, second: int) -> np.ndarray:
-        points = self.neutral + displacement.reshape(len(displacement), -1, 3)
-        return np.linalg.norm(
-            points[:, self._index[first]] - points[:, self._index[second]], axis=1
-        )
+    def _points(self, displacement: np.ndarray, *landmarks: int) -> list[np.ndarray]:
+        """(T, 3) of each landmark."""
+        points = displacement.reshape(len(displacement), -1, 3)
+        indices = [_POINTS.index(landmark) for landmark in landmarks]
+        return [self.neutral[index] + points[:, index] for index in indices]
