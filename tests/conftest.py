@@ -56,12 +56,12 @@ def small_state(small_head: HeadModel) -> SplatState:
     position = rng.normal(0, 0.002, (count, 3))
     position[bound:] = rng.normal(0, 0.03, (free, 3)) + [0, -0.12, 0]
     return SplatState(
-        vertices=head.template,
-        expression=head.expression,
-        faces=head.faces,
-        torso_weight=head.torso_weight,
+        vertices=head.template.copy(),
+        expression=head.expression.copy(),
+        faces=head.faces.copy(),
+        torso_weight=head.torso_weight.copy(),
         eye=eye,
-        eye_centers=head.eye_centers,
+        eye_centers=head.eye_centers.copy(),
         face=face.astype(np.int32),
         bary=rng.dirichlet(np.ones(3), count).astype(np.float32),
         part=rng.integers(0, 5, count).astype(np.uint8),
