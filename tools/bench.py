@@ -67,7 +67,7 @@ def head_scene(count: int, size: int) -> list[Tensor]:
     quats = torch.cat(
         [1 + direction[:, 2:], -direction[:, 1:2], direction[:, :1], 0 * direction[:, :1]], dim=-1
     )
-    spread = 0.0026 * (20_000 / count) ** 0.5
+    spread = 0.00205 * (20_000 / count) ** 0.5
     scales = spread * torch.exp(0.4 * torch.randn(count, 3, generator=generator))
     scales[:, 2] *= 0.2
     opacities = torch.sigmoid(1.0 + 1.5 * torch.randn(count, generator=generator))

@@ -55,16 +55,16 @@ struct RasterGradient {
   float* mean2d;      // (N, 2): sum over pixels of |gradient| at the projected centre
 };
 
-// What the backward reuses of the forward, and both passes' scratch memory.
+// What the backward reuses of the forward, and both passes' scratch memory. M (tile, Gaussian) pairs.
 struct RasterState {
-  Buffer splats;       // Splat[N]
-  Buffer entry_start;  // int64[N + 1]: where a Gaussian's slots begin in entry_slot
-  Buffer entry_slot;   // int32[M]: its places in the tile lists
-  Buffer tile_start;   // int64[tiles + 1]
-  Buffer list;         // int32[M]: Gaussians of each tile, front to back
-  Buffer mask;         // uint64[M]: blocks of the tile that the Gaussian touches
-  Buffer slots;        // float[M][12]: per (tile, Gaussian) gradients
-  Buffer keys, keys2, order, order2, rects, counts, partial;
+  Buffer splats;      // Splat[N]
+  Buffer rects;       // TileRect[N]
+  Buffer slot_start;  // int64[N + 1]
+  Buffer tile_start;  // int32[tiles + 1]
+  Buffer list;        // Entry[M]: Gaussians of each tile, front to back
+  Buffer mask;        // uint64[M]: blocks of the tile that the Gaussian touches
+  Buffer slots;       // float[M][16]: gradients of each pair
+  Buffer depths, keys, keys2, order, order2, counts, partial;
   int tiles_x = 0, tiles_y = 0;
   int64_t entries = 0;
 };

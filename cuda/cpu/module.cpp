@@ -40,9 +40,9 @@ struct State {
   std::mutex in_use;
   ~State() {
     RasterState& r = raster;
-    for (Buffer* b : {&r.splats, &r.entry_start, &r.entry_slot, &r.tile_start, &r.list, &r.mask,
-                      &r.slots, &r.keys, &r.keys2, &r.order, &r.order2, &r.rects, &r.counts,
-                      &r.partial, &scratch})
+    for (Buffer* b :
+         {&r.splats, &r.rects, &r.slot_start, &r.tile_start, &r.list, &r.mask, &r.slots, &r.depths,
+          &r.keys, &r.keys2, &r.order, &r.order2, &r.counts, &r.partial, &scratch})
       release(*b);
   }
 };

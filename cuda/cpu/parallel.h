@@ -7,6 +7,14 @@
 
 #include "kernels.h"
 
+#if defined(_MSC_VER)
+#define A3D_RESTRICT __restrict
+#define A3D_INLINE __forceinline
+#else
+#define A3D_RESTRICT __restrict__
+#define A3D_INLINE inline __attribute__((always_inline))
+#endif
+
 namespace {
 
 #ifdef _OPENMP

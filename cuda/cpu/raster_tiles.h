@@ -1,8 +1,8 @@
 // Footprints, depth order and tile lists: everything the blending loops need.
 #pragma once
 
+#include "lanes.h"
 #include "parallel.h"
-#include "simd.h"
 
 #include "avatar3d/projection.h"
 
@@ -27,34 +27,56 @@ struct Splat {
   float a, b, c;
   float log2_opacity;
   float red, green, blue;
-  float slope_x, slope_y;  // cxy / cyy, cxy / cxx: where the ellipse is widest and tallest
-  float half_x, half_y;    // extent of alpha >= 1/255; half_x < 0: not drawn
+  // The ellipse alpha = 1/255: at height dy its sides are at slope dy +- sqrt(..) / a, its rightmost
+  // point is (half_x, right_y). half_x < 0: not drawn.
+  float slope, inv_a, half_x, right_y;
   float conic_a, conic_b, conic_c;
 };
 
-constexpr int kLanes = 16;  // Gaussians projected together
-
-struct alignas(64) Lanes {
-  float mean[3][kLanes], quat[4][kLanes], scale[3][kLanes], opacity[kLanes], color[3][kLanes];
+// The tiles that a drawn Gaussian's box reaches, inclusive.
+struct TileRect {
+  uint16_t x0, x1, y0, y1;
+  int count() const { return (x1 - x0 + 1) * (y1 - y0 + 1); }
 };
 
-inline void load_lanes(Lanes& v, const RasterInput& in, int first, int n) {
-  for (int l = 0; l < kLanes; l++) {
-    const size_t i = (size_t)first + (l < n ? l : 0);
-    for (int k = 0; k < 3; k++) v.mean[k][l] = in.means[3 * i + k];
-    for (int k = 0; k < 4; k++) v.quat[k][l] = in.quats[4 * i + k];
-    for (int k = 0; k < 3; k++) v.scale[k][l] = in.scales[3 * i + k];
-    for (int k = 0; k < 3; k++) v.color[k][l] = in.colors[3 * i + k];
-    v.opacity[l] = in.opacities[i];
-  }
+// One (tile, Gaussian) pair. The slot is where the backward leaves its gradient: a Gaussian's slots
+// are neighbours, so that the projection's backward reads them in one sweep.
+struct Entry {
+  int32_t id;
+  int32_t slot;
+};
+
+// kWidth Gaussians side by side.
+struct Batch {
+  Gaussian<Lanes> gaussian;
+  Lanes opacity;
+};
+
+// Transposes rows of kColumns floats; rows past n repeat the first, so that no lane is undefined.
+template <int kColumns>
+inline void load_columns(const float* rows, int n, Lanes* out) {
+  alignas(64) float columns[kColumns][kWidth];
+  for (int l = 0; l < kWidth; l++)
+    for (int k = 0; k < kColumns; k++) columns[k][l] = rows[kColumns * (l < n ? l : 0) + k];
+  for (int k = 0; k < kColumns; k++) out[k] = Lanes(columns[k]);
 }
 
-inline Gaussian lane(const Lanes& v, int l) {
-  Gaussian g;
-  for (int k = 0; k < 3; k++) g.mean[k] = v.mean[k][l];
-  for (int k = 0; k < 4; k++) g.quat[k] = v.quat[k][l];
-  for (int k = 0; k < 3; k++) g.scale[k] = v.scale[k][l];
-  return g;
+template <int kColumns>
+inline void store_columns(const Lanes* values, int n, float* rows) {
+  alignas(64) float columns[kColumns][kWidth];
+  for (int k = 0; k < kColumns; k++) store(columns[k], values[k].v);
+  for (int l = 0; l < n; l++)
+    for (int k = 0; k < kColumns; k++) rows[kColumns * l + k] = columns[k][l];
+}
+
+inline Batch load_batch(const RasterInput& in, int first, int n) {
+  const size_t i = (size_t)first;
+  Batch b;
+  load_columns<3>(in.means + 3 * i, n, b.gaussian.mean);
+  load_columns<4>(in.quats + 4 * i, n, b.gaussian.quat);
+  load_columns<3>(in.scales + 3 * i, n, b.gaussian.scale);
+  load_columns<1>(in.opacities + i, n, &b.opacity);
+  return b;
 }
 
 inline PinholeCamera camera_of(const RasterInput& in) {
@@ -72,88 +94,106 @@ inline PinholeCamera camera_of(const RasterInput& in) {
   return c;
 }
 
-struct alignas(64) ProjectedLanes {
-  float v[13][kLanes];  // x y depth a b c log2_opacity slope_x slope_y half_x half_y then conic below
-  float conic[3][kLanes];
+// The geometric part of kWidth Splats, and what else binning needs.
+struct SplatBatch {
+  Lanes x, y, a, b, c, log2_opacity, slope, inv_a, half_x, right_y, conic[3], half_y, depth;
 };
 
-inline void project_lanes(const PinholeCamera& camera, const Lanes& in, ProjectedLanes& out) {
-#pragma omp simd
-  for (int l = 0; l < kLanes; l++) {
-    const Footprint s = project(camera, lane(in, l));
-    const float opacity = in.opacity[l];
-    const float log2_opacity = log2_of(opacity);
-    const float inv = 1.0f / s.det;
-    // alpha >= 1/255 inside the ellipse dx' conic dx <= reach
-    const float reach = max_of(2.0f * 0.6931471805599453f * (log2_opacity - kLog2MinAlpha), 0.0f);
-    const float half_x = sqrtf(reach * s.cxx), half_y = sqrtf(reach * s.cyy);
-    const float color = in.color[0][l] + in.color[1][l] + in.color[2][l];
-    // Comparisons are false for NaN, so a poisoned Gaussian is dropped by the first it meets.
-    const bool drawn = (s.depth > kNear) & (s.depth < kFar) & (opacity >= kMinAlpha) &
-                       (opacity < 1e30f) & (s.cxx < kMaxVariance) & (s.cyy < kMaxVariance) &
-                       (s.x + half_x > 0) & (s.x - half_x < camera.width) & (s.y + half_y > 0) &
-                       (s.y - half_y < camera.height) & (color - color == 0.0f);
-    const float k = 0.5f * kLog2E;
-    out.v[0][l] = s.x, out.v[1][l] = s.y, out.v[2][l] = s.depth;
-    out.v[3][l] = sqrtf(k * s.cyy * inv);
-    out.v[4][l] = -s.cxy * sqrtf(k * inv / s.cyy);
-    out.v[5][l] = sqrtf(k / s.cyy);
-    out.v[6][l] = log2_opacity;
-    out.v[7][l] = s.cxy / s.cyy, out.v[8][l] = s.cxy / s.cxx;
-    out.v[9][l] = drawn ? half_x : -1.0f;
-    out.v[10][l] = half_y;
-    out.conic[0][l] = s.cyy * inv, out.conic[1][l] = -s.cxy * inv, out.conic[2][l] = s.cxx * inv;
-  }
+inline SplatBatch project_batch(const PinholeCamera& camera, const Batch& in, Lanes color_sum) {
+  const Footprint<Lanes> f = project(camera, in.gaussian);
+  SplatBatch s;
+  const Lanes zero(0.0f), one(1.0f), k(0.5f * kLog2E), inv = one / f.det, inv_yy = one / f.cyy;
+  s.x = f.x, s.y = f.y, s.depth = f.depth;
+  s.log2_opacity = log2_of(in.opacity);
+  s.a = sqrt_of(k * f.cyy * inv);
+  s.b = zero - f.cxy * sqrt_of(k * inv * inv_yy);
+  s.c = sqrt_of(k * inv_yy);
+  s.slope = f.cxy * inv_yy, s.inv_a = one / s.a;
+  s.conic[0] = f.cyy * inv, s.conic[1] = zero - f.cxy * inv, s.conic[2] = f.cxx * inv;
+  // alpha >= 1/255 inside the ellipse dx' conic dx <= reach
+  const Lanes reach =
+      max_of(Lanes(2.0f * 0.6931471805599453f) * (s.log2_opacity - Lanes(kLog2MinAlpha)), zero);
+  s.half_x = sqrt_of(reach * f.cxx), s.half_y = sqrt_of(reach * f.cyy);
+  s.right_y = s.half_x * f.cxy / f.cxx;
+  // Comparisons are false for NaN, so a poisoned Gaussian is dropped by the first it meets.
+  const LaneMask drawn =
+      (f.depth > Lanes(kNear)) & (f.depth < Lanes(kFar)) & (in.opacity >= Lanes(kMinAlpha)) &
+      (in.opacity < Lanes(1e30f)) & (f.cxx < Lanes(kMaxVariance)) & (f.cyy < Lanes(kMaxVariance)) &
+      (s.x + s.half_x > zero) & (s.x - s.half_x < Lanes(camera.width)) & (s.y + s.half_y > zero) &
+      (s.y - s.half_y < Lanes(camera.height)) & (color_sum - color_sum <= zero);
+  s.half_x = select(drawn, s.half_x, Lanes(-1.0f));
+  return s;
 }
 
-// Fills state.splats, radii and the unsorted depth keys (one per Gaussian, drawn or not).
+inline uint16_t tile_of(float pixel, int tiles) {
+  const float t = (pixel - 0.5f) * (1.0f / kTile);
+  return (uint16_t)(int)max_of(0.0f, min_of(t, (float)(tiles - 1)));
+}
+
+// Fills splats, rects, depths (negative: not drawn), radii and, in counts, how many Gaussians reach
+// each tile.
 inline void project_all(const RasterInput& in, float* radii, RasterState& state, int threads) {
   const PinholeCamera camera = camera_of(in);
-  Splat* splats = reserve<Splat>(state.splats, (size_t)in.count);
-  float* depths = reserve<float>(state.keys2, (size_t)in.count);
-  const int batches = (in.count + kLanes - 1) / kLanes;
+  const size_t n = (size_t)in.count;
+  const int tiles_x = state.tiles_x = (in.width + kTile - 1) / kTile;
+  const int tiles_y = state.tiles_y = (in.height + kTile - 1) / kTile;
+  const int tiles = tiles_x * tiles_y, batches = (in.count + kWidth - 1) / kWidth;
+  Splat* splats = reserve<Splat>(state.splats, n);
+  TileRect* rects = reserve<TileRect>(state.rects, n);
+  float* depths = reserve<float>(state.depths, n);
+  int32_t* counts = reserve<int32_t>(state.counts, (size_t)tiles * threads);
+  memset(counts, 0, sizeof(int32_t) * tiles * threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int batch = 0; batch < batches; batch++) {
-    const int first = batch * kLanes, n = smaller(kLanes, in.count - first);
-    Lanes lanes;
-    ProjectedLanes p;
-    load_lanes(lanes, in, first, n);
-    project_lanes(camera, lanes, p);
-    for (int l = 0; l < n; l++) {
-      Splat& s = splats[first + l];
-      s.x = p.v[0][l], s.y = p.v[1][l];
-      s.a = p.v[3][l], s.b = p.v[4][l], s.c = p.v[5][l];
-      s.log2_opacity = p.v[6][l];
-      s.red = lanes.color[0][l], s.green = lanes.color[1][l], s.blue = lanes.color[2][l];
-      s.slope_x = p.v[7][l], s.slope_y = p.v[8][l];
-      s.half_x = p.v[9][l], s.half_y = p.v[10][l];
-      s.conic_a = p.conic[0][l], s.conic_b = p.conic[1][l], s.conic_c = p.conic[2][l];
-      depths[first + l] = p.v[2][l];
-      radii[first + l] = s.half_x < 0 ? 0.0f : max_of(s.half_x, s.half_y);
+    const int first = batch * kWidth, count = smaller(kWidth, in.count - first);
+    int32_t* own_counts = counts + (size_t)tiles * thread_index();
+    Lanes color[3];
+    load_columns<3>(in.colors + 3 * (size_t)first, count, color);
+    SplatBatch s =
+        project_batch(camera, load_batch(in, first, count), color[0] + color[1] + color[2]);
+    const Lanes rows[16] = {s.x,       s.y,        s.a,        s.b,        s.c,     s.log2_opacity,
+                            color[0],  color[1],   color[2],   s.slope,    s.inv_a, s.half_x,
+                            s.right_y, s.conic[0], s.conic[1], s.conic[2]};
+    store_columns<16>(rows, count, &splats[first].x);
+    s.depth = select(s.half_x >= Lanes(0.0f), s.depth, Lanes(-1.0f));
+    store_columns<1>(&s.depth, count, depths + first);
+    alignas(64) float half_y[kWidth];
+    store(half_y, s.half_y.v);
+    for (int l = 0; l < count; l++) {
+      const Splat& p = splats[first + l];
+      const bool drawn = p.half_x >= 0;
+      radii[first + l] = drawn ? max_of(p.half_x, half_y[l]) : 0.0f;
+      if (!drawn) continue;
+      const TileRect r = rects[first + l] =
+          TileRect{tile_of(p.x - p.half_x, tiles_x), tile_of(p.x + p.half_x, tiles_x),
+                   tile_of(p.y - half_y[l], tiles_y), tile_of(p.y + half_y[l], tiles_y)};
+      for (int y = r.y0; y <= r.y1; y++)
+        for (int x = r.x0; x <= r.x1; x++) own_counts[y * tiles_x + x]++;
     }
   }
 }
 
-// Stable least-significant-digit radix sort of (key, value) pairs in three passes of 11 bits.
-// The result is in keys2 and values2.
-inline void radix_sort(uint32_t* keys, int32_t* values, uint32_t* keys2, int32_t* values2, int n) {
+// Stable least-significant-digit radix sort of (key, value) pairs, 11 bits a pass, as many passes as
+// the range of the keys needs. Returns the sorted values, which are in either array.
+inline int32_t* radix_sort(uint32_t* keys, int32_t* values, uint32_t* keys2, int32_t* values2,
+                           int n) {
   constexpr int kDigits = 2048;
-  uint32_t start[3][kDigits];
-  memset(start, 0, sizeof start);
+  uint32_t low = ~0u, high = 0;
   for (int i = 0; i < n; i++) {
-    const uint32_t k = keys[i];
-    start[0][k & 2047]++, start[1][(k >> 11) & 2047]++, start[2][k >> 22]++;
+    low = keys[i] < low ? keys[i] : low;
+    high = keys[i] > high ? keys[i] : high;
   }
-  for (int pass = 0; pass < 3; pass++) {
+  for (int shift = 0; n && shift < 32 && (high - low) >> shift; shift += 11) {
+    uint32_t start[kDigits] = {0};
+    for (int i = 0; i < n; i++) start[((keys[i] - low) >> shift) & (kDigits - 1)]++;
     uint32_t total = 0;
     for (int d = 0; d < kDigits; d++) {
-      const uint32_t c = start[pass][d];
-      start[pass][d] = total;
+      const uint32_t c = start[d];
+      start[d] = total;
       total += c;
     }
-    const int shift = 11 * pass;
     for (int i = 0; i < n; i++) {
-      const uint32_t at = start[pass][(keys[i] >> shift) & 2047]++;
+      const uint32_t at = start[((keys[i] - low) >> shift) & (kDigits - 1)]++;
       keys2[at] = keys[i], values2[at] = values[i];
     }
     uint32_t* k = keys;
@@ -161,111 +201,73 @@ inline void radix_sort(uint32_t* keys, int32_t* values, uint32_t* keys2, int32_t
     int32_t* v = values;
     values = values2, values2 = v;
   }
+  return values;
 }
 
-struct TileRect {
-  uint16_t x0, x1, y0, y1;  // inclusive
-};
-
-inline int tile_of(float pixel, int tiles) {
-  const float t = floorf((pixel - 0.5f) * (1.0f / kTile));
-  return (int)max_of(0.0f, min_of(t, (float)(tiles - 1)));
-}
-
-inline TileRect rect_of(const Splat& s, int tiles_x, int tiles_y) {
-  TileRect r;
-  r.x0 = (uint16_t)tile_of(s.x - s.half_x, tiles_x);
-  r.x1 = (uint16_t)tile_of(s.x + s.half_x, tiles_x);
-  r.y0 = (uint16_t)tile_of(s.y - s.half_y, tiles_y);
-  r.y1 = (uint16_t)tile_of(s.y + s.half_y, tiles_y);
-  return r;
-}
-
-// Drawn Gaussians front to back; equal depths keep their index order. Returns how many.
+// Drawn Gaussians front to back; equal depths keep their index order. Also numbers their slots.
+// Returns how many are drawn.
 inline int sort_by_depth(const RasterInput& in, RasterState& state, const int32_t** sorted) {
   const size_t n = (size_t)in.count;
-  const Splat* splats = data<Splat>(state.splats);
+  const TileRect* rects = data<TileRect>(state.rects);
+  const float* depths = data<float>(state.depths);
+  int64_t* slot_start = reserve<int64_t>(state.slot_start, n + 1);
   uint32_t* keys = reserve<uint32_t>(state.keys, n);
-  uint32_t* keys2 = data<uint32_t>(state.keys2);  // the depths, until the sort's first pass
+  uint32_t* keys2 = reserve<uint32_t>(state.keys2, n);
   int32_t* order = reserve<int32_t>(state.order, n);
   int32_t* order2 = reserve<int32_t>(state.order2, n);
   int drawn = 0;
+  int64_t slots = 0;
   for (int i = 0; i < in.count; i++) {
-    keys[drawn] = keys2[i];  // positive floats sort like their bits
+    const bool here = depths[i] > 0;
+    memcpy(&keys[drawn], &depths[i], sizeof(uint32_t));  // positive floats sort like their bits
     order[drawn] = i;
-    drawn += splats[i].half_x >= 0;
+    drawn += here;
+    slot_start[i] = slots;
+    slots += here ? rects[i].count() : 0;
   }
-  radix_sort(keys, order, keys2, order2, drawn);
-  *sorted = order2;
+  slot_start[n] = state.entries = slots;
+  if (slots > 0x7fffffff) throw_too_many_entries();
+  *sorted = radix_sort(keys, order, keys2, order2, drawn);
   return drawn;
 }
 
-// Fills tile_start, list, entry_start, entry_slot. Each thread takes a contiguous range of the depth
-// order; counting first makes the scatter ordered, so no tile needs sorting.
+// Fills tile_start and list: an ordered scatter of the sorted Gaussians, so no tile needs sorting.
+// Each thread owns a band of tile rows and walks them all.
 inline void fill_tiles(const RasterInput& in, RasterState& state, int threads) {
+  const int tiles_x = state.tiles_x, tiles_y = state.tiles_y, tiles = tiles_x * tiles_y;
   const int32_t* sorted;
   const int drawn = sort_by_depth(in, state, &sorted);
-  const Splat* splats = data<Splat>(state.splats);
-  const int tiles_x = state.tiles_x = (in.width + kTile - 1) / kTile;
-  const int tiles_y = state.tiles_y = (in.height + kTile - 1) / kTile;
-  const int tiles = tiles_x * tiles_y;
-  if (drawn < 4096) threads = 1;
-  int64_t* counts = reserve<int64_t>(state.counts, (size_t)(tiles + 1) * threads);
-  int64_t* tile_start = reserve<int64_t>(state.tile_start, (size_t)tiles + 1);
-  int64_t* entry_start = reserve<int64_t>(state.entry_start, (size_t)in.count + 1);
-  TileRect* rects = reserve<TileRect>(state.rects, (size_t)drawn);
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-  for (int t = 0; t < threads; t++) {
-    int64_t* count = counts + (size_t)t * (tiles + 1);
-    memset(count, 0, sizeof(int64_t) * (tiles + 1));
-    const int begin = (int)((int64_t)drawn * t / threads);
-    const int end = (int)((int64_t)drawn * (t + 1) / threads);
-    for (int k = begin; k < end; k++) {
-      if (k + 8 < end) prefetch(&splats[sorted[k + 8]]);
-      const TileRect r = rects[k] = rect_of(splats[sorted[k]], tiles_x, tiles_y);
-      for (int y = r.y0; y <= r.y1; y++)
-        for (int x = r.x0; x <= r.x1; x++) count[y * tiles_x + x]++;
-      count[tiles] += (int64_t)(r.x1 - r.x0 + 1) * (r.y1 - r.y0 + 1);
-    }
-  }
-  int64_t total = 0;
+  const TileRect* rects = data<TileRect>(state.rects);
+  const int64_t* slot_start = data<int64_t>(state.slot_start);
+  int32_t* tile_start = reserve<int32_t>(state.tile_start, (size_t)tiles + 1);
+  int32_t* next = data<int32_t>(state.counts);
+  Entry* list = reserve<Entry>(state.list, (size_t)state.entries);
+  reserve<uint64_t>(state.mask, (size_t)state.entries);
+  int32_t total = 0;
   for (int tile = 0; tile < tiles; tile++) {
     tile_start[tile] = total;
-    for (int t = 0; t < threads; t++) {
-      int64_t& c = counts[(size_t)t * (tiles + 1) + tile];
-      const int64_t n = c;
-      c = total;
-      total += n;
+    for (int t = 0; t < threads; t++) total += next[(size_t)tiles * t + tile];
+    next[tile] = tile_start[tile];
+  }
+  tile_start[tiles] = total;
+  const int bands = smaller(threads, tiles_y);
+#pragma omp parallel for schedule(static, 1) num_threads(bands)
+  for (int band = 0; band < bands; band++) {
+    // bands of about equal numbers of pairs
+    int y0 = 0, y1 = 0;
+    for (int y = 0; y < tiles_y; y++) {
+      const int64_t before = (int64_t)tile_start[y * tiles_x] * bands;
+      y0 += before < (int64_t)total * band;
+      y1 += before < (int64_t)total * (band + 1);
     }
-  }
-  tile_start[tiles] = state.entries = total;
-  int64_t before = 0;
-  for (int t = 0; t < threads; t++) {
-    int64_t& c = counts[(size_t)t * (tiles + 1) + tiles];
-    const int64_t n = c;
-    c = before;
-    before += n;
-  }
-  if (total > 0x7fffffff) throw_too_many_entries();
-  int32_t* list = reserve<int32_t>(state.list, (size_t)total);
-  int32_t* entry_slot = reserve<int32_t>(state.entry_slot, (size_t)total);
-  reserve<uint64_t>(state.mask, (size_t)total);
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-  for (int t = 0; t < threads; t++) {
-    int64_t* next = counts + (size_t)t * (tiles + 1);
-    int64_t slot = next[tiles];
-    const int begin = (int)((int64_t)drawn * t / threads);
-    const int end = (int)((int64_t)drawn * (t + 1) / threads);
-    for (int k = begin; k < end; k++) {
-      const TileRect r = rects[k];
+    for (int k = 0; k < drawn; k++) {
       const int32_t id = sorted[k];
-      entry_start[id] = slot;
-      for (int y = r.y0; y <= r.y1; y++)
-        for (int x = r.x0; x <= r.x1; x++) {
-          const int64_t at = next[y * tiles_x + x]++;
-          list[at] = id;
-          entry_slot[slot++] = (int32_t)at;
-        }
+      const TileRect r = rects[id];
+      const int from = larger(r.y0, y0), to = smaller(r.y1, y1 - 1);
+      for (int y = from; y <= to; y++) {
+        int32_t slot = (int32_t)slot_start[id] + (y - r.y0) * (r.x1 - r.x0 + 1);
+        for (int x = r.x0; x <= r.x1; x++) list[next[y * tiles_x + x]++] = Entry{id, slot++};
+      }
     }
   }
 }

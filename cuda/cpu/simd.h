@@ -41,7 +41,12 @@ inline Vec keep(Mask m, Vec a) { return _mm512_maskz_mov_ps(m, a); }  // m ? a :
 inline Vec select(Mask m, Vec a, Vec b) { return _mm512_mask_mov_ps(b, m, a); }
 inline bool any(Mask m) { return m != 0; }
 inline uint32_t bits(Mask m) { return m; }
-inline Vec flip_sign(Vec a) { return _mm512_xor_ps(a, set(-0.0f)); }
+// m ? a : -|b|
+inline Vec select_or_negate(Mask m, Vec a, Vec b) {
+  return _mm512_mask_or_ps(a, (Mask)~m, b, set(-0.0f));
+}
+inline Vec quotient(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+inline Vec root(Vec a) { return _mm512_sqrt_ps(a); }
 inline Vec reciprocal(Vec a) {
   const Vec r = _mm512_rcp14_ps(a);
   return mul(r, nmadd(a, r, set(2.0f)));
@@ -76,7 +81,11 @@ inline Vec keep(Mask m, Vec a) { return _mm256_and_ps(m, a); }
 inline Vec select(Mask m, Vec a, Vec b) { return _mm256_blendv_ps(b, a, m); }
 inline bool any(Mask m) { return _mm256_movemask_ps(m) != 0; }
 inline uint32_t bits(Mask m) { return (uint32_t)_mm256_movemask_ps(m); }
-inline Vec flip_sign(Vec a) { return _mm256_xor_ps(a, set(-0.0f)); }
+inline Vec select_or_negate(Mask m, Vec a, Vec b) {
+  return _mm256_blendv_ps(_mm256_or_ps(b, set(-0.0f)), a, m);
+}
+inline Vec quotient(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+inline Vec root(Vec a) { return _mm256_sqrt_ps(a); }
 inline Vec reciprocal(Vec a) {
   const Vec r = _mm256_rcp_ps(a);
   const Vec s = mul(r, nmadd(a, r, set(2.0f)));
@@ -127,6 +136,7 @@ inline void store(float* p, const Vec& a) { A3D_LANES p[i] = a.v[i]; }
 A3D_BINARY(add, Vec, a.v[i] + b.v[i])
 A3D_BINARY(sub, Vec, a.v[i] - b.v[i])
 A3D_BINARY(mul, Vec, a.v[i] * b.v[i])
+A3D_BINARY(quotient, Vec, a.v[i] / b.v[i])
 A3D_BINARY(vmin, Vec, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
 A3D_BINARY(vmax, Vec, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
 A3D_BINARY(ge, Mask, -(int32_t)(a.v[i] >= b.v[i]))
@@ -141,6 +151,11 @@ inline Vec madd(const Vec& a, const Vec& b, const Vec& c) {
 inline Vec nmadd(const Vec& a, const Vec& b, const Vec& c) {
   Vec r;
   A3D_LANES r.v[i] = c.v[i] - a.v[i] * b.v[i];
+  return r;
+}
+inline Vec root(const Vec& a) {
+  Vec r;
+  A3D_LANES r.v[i] = sqrtf(a.v[i]);
   return r;
 }
 inline Vec vabs(const Vec& a) {
@@ -169,9 +184,9 @@ inline bool any(const Mask& m) {
   A3D_LANES r |= m.v[i];
   return r != 0;
 }
-inline Vec flip_sign(const Vec& a) {
+inline Vec select_or_negate(const Mask& m, const Vec& a, const Vec& b) {
   Vec r;
-  A3D_LANES r.v[i] = -a.v[i];
+  A3D_LANES r.v[i] = m.v[i] ? a.v[i] : -fabsf(b.v[i]);
   return r;
 }
 inline Vec reciprocal(const Vec& a) {
@@ -206,8 +221,8 @@ inline Vec scale_by_exponent(const Vec& r, const Vec& p, const Vec& f) {
 
 #endif
 
-// 2^p for p <= 0.01, relative error under 2e-7 (degree 5, fitted to the relative
-// error on [-1/2, 1/2]); anything below -100 counts as -100.
+// 2^p for p <= 0.01, relative error under 2e-7 (degree 5, fitted to the relative error on
+// [-1/2, 1/2]); anything below -100 counts as -100.
 inline Vec exp2_of(Vec p) {
   p = vmax(p, set(-100.0f));
   const Vec f = fraction(p);
@@ -219,7 +234,10 @@ inline Vec exp2_of(Vec p) {
   return scale_by_exponent(r, p, f);
 }
 
-inline int lowest_bit(uint64_t x) {
+// Index of the lowest set bit, which is cleared.
+inline int take_lowest_bit(uint64_t& bits) {
+  const uint64_t x = bits;
+  bits = x & (x - 1);
 #if defined(_MSC_VER) && !defined(__clang__)
   unsigned long i;
   if (_BitScanForward(&i, (unsigned long)(x & 0xffffffffu))) return (int)i;
@@ -233,6 +251,14 @@ inline int lowest_bit(uint64_t x) {
 inline void prefetch(const void* p) {
 #if defined(__GNUC__)
   __builtin_prefetch(p);
+#else
+  (void)p;
+#endif
+}
+
+inline void prefetch_for_write(void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p, 1);
 #else
   (void)p;
 #endif

@@ -3,8 +3,8 @@
 // maps go through memory.
 #pragma once
 
+#include "lanes.h"
 #include "parallel.h"
-#include "simd.h"
 
 #include "avatar3d/ssim.h"
 
@@ -136,25 +136,24 @@ inline double ssim_row(const SsimInput& in, const SsimPlan& plan, int y, const f
   const float* target = plan.target.row(y);
   double loss = 0;
   for (int i = 0; i < plan.n; i += kWidth) {
-    alignas(64) float m[kMoments][kWidth], d[kMaps][kWidth], terms[kWidth];
+    Lanes m[kMoments];
     for (int k = 0; k < kMoments; k++)
-      store(m[k], window_along_row(moments + k * plan.padded + kPad + i));
+      m[k] = Lanes(window_along_row(moments + k * plan.padded + kPad + i));
     const int n = smaller(kWidth, plan.n - i);
-    // A short last vector repeats values from inside the row; `loaded` keeps its reads in bounds.
-    alignas(64) float x[kWidth] = {0}, t[kWidth] = {0}, w[kWidth] = {0};
+    alignas(64) float x[kWidth] = {0}, t[kWidth] = {0}, w[kWidth] = {0}, d[kMaps][kWidth];
     if (n == kWidth) {
       store(x, load(image + i)), store(t, load(target + i)), store(w, load(weight + i));
     } else {
       for (int l = 0; l < n; l++) x[l] = image[i + l], t[l] = target[i + l], w[l] = weight[i + l];
     }
-#pragma omp simd
-    for (int l = 0; l < kWidth; l++) {
-      const SsimPoint s = ssim_point(m[0][l], m[1][l], m[2][l], m[3][l]);
-      const float f = -in.ssim_factor * w[l];
-      d[0][l] = f * s.d_mean, d[1][l] = f * s.d_squares, d[2][l] = f * s.d_product;
-      terms[l] = w[l] * (in.l1_factor * fabsf(x[l] - t[l]) + in.ssim_factor * (1.0f - s.value));
-    }
-    loss += (double)sum(load(terms));
+    const SsimPoint<Lanes> s = ssim_point(m[0], m[1], m[2], m[3]);
+    const Vec f = mul(set(-in.ssim_factor), load(w));
+    store(d[0], mul(f, s.d_mean.v));
+    store(d[1], mul(f, s.d_squares.v));
+    store(d[2], mul(f, s.d_product.v));
+    const Vec l1 = mul(set(in.l1_factor), vabs(sub(load(x), load(t))));
+    const Vec terms = madd(set(in.ssim_factor), sub(set(1.0f), s.value.v), l1);
+    loss += (double)sum(mul(load(w), terms));
     if (with_gradient)
       for (int k = 0; k < kMaps; k++) memcpy(work + k * plan.padded + kPad + i, d[k], 4 * n);
   }

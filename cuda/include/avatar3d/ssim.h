@@ -16,25 +16,28 @@ constexpr float kSsimWindow[kSsimTaps] = {
     0.21300553771125370f, 0.26601172486179436f, 0.21300553771125370f, 0.10936068950970002f,
     0.03600077212843083f, 0.00759875813523919f, 0.00102838008447911f};
 
+template <class F>
 struct SsimPoint {
-  float value;
-  float d_mean;     // d value / d E[x]
-  float d_squares;  // d value / d E[x^2 + y^2]
-  float d_product;  // d value / d E[x y]
+  F value;
+  F d_mean;     // d value / d E[x]
+  F d_squares;  // d value / d E[x^2 + y^2]
+  F d_product;  // d value / d E[x y]
 };
 
 // mx, my: windowed means; q: E[x^2 + y^2]; p: E[x y]
-A3D_HD SsimPoint ssim_point(float mx, float my, float q, float p) {
-  const float mm = mx * mx + my * my, xy = mx * my;
-  const float a = 2 * xy + kSsimC1, b = 2 * (p - xy) + kSsimC2;
-  const float c = mm + kSsimC1, d = (q - mm) + kSsimC2;
-  const float inv = 1.0f / (c * d);
-  SsimPoint s;
+template <class F>
+A3D_HD SsimPoint<F> ssim_point(F mx, F my, F q, F p) {
+  const F two(2.0f), c1(kSsimC1), c2(kSsimC2);
+  const F mm = mx * mx + my * my, xy = mx * my;
+  const F a = two * xy + c1, b = two * (p - xy) + c2;
+  const F c = mm + c1, d = (q - mm) + c2;
+  const F inv = F(1.0f) / (c * d);
+  SsimPoint<F> s;
   s.value = a * b * inv;
-  s.d_product = 2 * a * inv;
-  s.d_squares = -s.value * c * inv;  // -value / d
+  s.d_product = two * a * inv;
+  s.d_squares = F(0.0f) - s.value * c * inv;  // -value / d
   // a, b, c and d all move with mx
-  s.d_mean = 2 * my * (b - a) * inv + 2 * mx * s.value * (c - d) * inv;
+  s.d_mean = two * inv * (my * (b - a) + mx * s.value * (c - d));
   return s;
 }
 
