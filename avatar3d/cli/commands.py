@@ -241,6 +241,15 @@ def import_asset(
     print(import_file(name, file))
 
 
+@assets_app.command()
+def rebuild() -> None:
+    """Build the default head model anew from its data."""
+    from avatar3d.head.anny import cached_path, rebuild_anny
+
+    rebuild_anny()
+    print(cached_path())
+
+
 @contextmanager
 def _timed(verb: str) -> Iterator[None]:
     """Say how long the body took and, where the system tells, the most memory it held."""

