@@ -145,7 +145,7 @@ class AudioDriver:
         raw = self.bias + self.slope * prior + seen @ self.map
         components = self._level(self.middle + self.gain * (raw - self.middle), active, fps)
         shape = self.shapes.displacement(components)
-        shape = shape + self._gap_change(shape, curves)[:, None] * self.shapes.per_gap
+        shape = shape + self._gap_change(shape, curves)[:, None] * self.shapes.basis[0]
         shape = gaussian_filter1d(shape, _SMOOTH_SECONDS * fps, axis=0, mode="nearest")
         rest = self.shapes.rest_shape
         shape = rest + speaking[:, None] * (shape - rest)

@@ -138,7 +138,7 @@ def _report(
     delay: float,
 ) -> dict[str, float | str]:
     predicted = shapes.displacement(found.held_out)
-    personal = np.isfinite(found.ridge)
+    personal = np.isfinite(found.ridge).any()
     return {
         "method": "personal regression" if personal else "universal driver, scaled",
         "lip_gap_correlation": _correlation(lips.gap(predicted), lips.gap(true)),

@@ -18,9 +18,9 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "middle": ("K",), "gain": ("K",), "spread": ("K",), "gap_predicted": (KNOTS,),
     "gap_wanted": (KNOTS,), "residual_count": (),
     "lips.rows": ("M",), "lips.neutral": ("P", 3), "lips.effect": ("M", "P3"),
-    "shapes.center": ("P3",), "shapes.basis": ("K", "P3"), "shapes.start": ("M",),
-    "shapes.blend": ("K", "M"), "shapes.deviation": ("M",), "shapes.rest": ("M",),
-    "shapes.rest_shape": ("P3",), "shapes.per_gap": ("P3",),
+    "shapes.center": ("P3",), "shapes.basis": ("K", "P3"), "shapes.read": ("K", "P3"),
+    "shapes.start": ("M",), "shapes.blend": ("K", "M"), "shapes.deviation": ("M",),
+    "shapes.rest": ("M",), "shapes.rest_shape": ("P3",),
 }  # fmt: skip
 
 

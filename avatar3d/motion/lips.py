@@ -68,6 +68,17 @@ class LipSpace:
         first, second = self._points(displacement, *MOUTH_CORNERS)
         return np.linalg.norm(first - second, axis=1)
 
+    def measures(self, displacement: np.ndarray) -> np.ndarray:
+        """(2, P * 3) rows that read changes of gap and width near `displacement` (P * 3,)."""
+        rows = np.zeros((2, len(self.neutral), 3))
+        rows[0, _POINTS.index(UPPER_LIP_MID), 1] = 1
+        rows[0, _POINTS.index(LOWER_LIP_MID), 1] = -1
+        first, second = self._points(displacement[None], *MOUTH_CORNERS)
+        axis = (first - second)[0] / np.linalg.norm(first - second)
+        rows[1, _POINTS.index(MOUTH_CORNERS[0])] = axis
+        rows[1, _POINTS.index(MOUTH_CORNERS[1])] = -axis
+        return rows.reshape(2, -1)
+
     def weights(
         self, displacement: np.ndarray, start: np.ndarray, spread: np.ndarray, trust: float = 0.02
     ) -> np.ndarray:

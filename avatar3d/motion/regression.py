@@ -20,15 +20,15 @@ class RidgeFit:
         weights: (C, K), bias (K,), slope (K,) not negative.
         held_out: (T, K) prediction of every frame by a model that has not seen it, nor its
             neighbours.
-        ridge: the chosen regularisation relative to the mean of |x|^2; infinite means that only
-            the prior is used.
+        ridge: (K,) regularisation chosen for each column, relative to the mean of |x|^2; infinite
+            means that only the prior is used.
     """
 
     weights: np.ndarray
     bias: np.ndarray
     slope: np.ndarray
     held_out: np.ndarray
-    ridge: float
+    ridge: np.ndarray
 
 
 def fit_ridge(
@@ -55,13 +55,17 @@ def fit_ridge(
             if np.isfinite(ridge):
                 dual = _dual(kernel[np.ix_(train, train)], (y - base)[train], ridge)
                 prediction[test] += kernel[np.ix_(test, train)] @ dual
-    ridge = min(held_out, key=lambda option: float(((held_out[option] - y) ** 2).sum()))
-    everything = np.arange(len(y))
-    base, bias, slope = _line(prior, y, everything)
-    weights = np.zeros((x.shape[1], y.shape[1]))
-    if np.isfinite(ridge):
-        weights = x.T @ _dual(kernel, y - base, ridge) / scale
-    return RidgeFit(weights, bias, slope, held_out[ridge], float(ridge))
+    errors = np.stack([((held_out[option] - y) ** 2).sum(axis=0) for option in options])
+    ridge = np.array(options)[errors.argmin(axis=0)]
+    base, bias, slope = _line(prior, y, np.arange(len(y)))
+    weights, chosen = np.zeros((x.shape[1], y.shape[1])), np.empty_like(y)
+    for option in set(ridge.tolist()):
+        columns = ridge == option
+        chosen[:, columns] = held_out[option][:, columns]
+        if np.isfinite(option):
+            dual = _dual(kernel, (y - base)[:, columns], option)
+            weights[:, columns] = x.T @ dual / scale
+    return RidgeFit(weights, bias, slope, chosen, ridge)
 
 
 def blocks(count: int, fps: float) -> list[tuple[np.ndarray, np.ndarray]]:

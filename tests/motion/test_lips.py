@@ -58,3 +58,20 @@ def test_rest_is_the_closed_mouth_of_the_clip(toy_head: HeadModel) -> None:
     components = shapes.components(lips.displacement(weights))
     restored = shapes.displacement(components)
     assert np.allclose(lips.gap(restored), gaps, atol=2e-4)
+
+
+def test_first_components_are_gap_and_width(toy_head: HeadModel) -> None:
+    rng = np.random.default_rng(3)
+    lips = LipSpace.of(toy_head)
+    displacement = lips.displacement(rng.uniform(0, 0.3, (200, len(lips.rows))))
+    shapes = MouthShapes.of(rng.uniform(0, 0.3, (200, len(lips.rows))), lips)
+    components = shapes.components(displacement)
+    gap, width = lips.gap(displacement), lips.width(displacement)
+    assert np.allclose(components[:, 0] - components[0, 0], gap - gap[0], atol=1e-7)
+    # The width is a distance, so only nearly linear.
+    assert np.allclose(components[:, 1] - components[0, 1], width - width[0], atol=1e-3)
+    assert np.corrcoef(components[:, 1], width)[0, 1] > 0.99
+    only_gap = np.zeros((2, len(shapes.basis)))
+    only_gap[1, 0] = 0.01
+    moved = shapes.displacement(only_gap)
+    assert np.allclose(np.diff(lips.gap(moved)), 0.01, atol=1e-5)
