@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avatar3d.avatar import SplatAvatar
+from avatar3d.config import save_config
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.head.library import load_head
@@ -60,6 +61,7 @@ def train(
         raise UserError(f"The avatar file must be named NAME.a3d, got {output}.")
     run = run_folder(output)
     _claim(run, subject, config)
+    save_config(config, run / "config.yaml")
     model = load_head(subject.tracking.head_model)
     training = SplatTraining(subject, model, config, run)
     avatar = None
