@@ -80,7 +80,7 @@ class Appearance:
         self._lip_depth = marks[[61, 291], 2].mean()
         hair_share = hair_mask(model) if hair else np.zeros(len(rest), np.float32)
         lips = model.part == PARTS.index("lips")
-        fields = (self._skin_and_mouth(), lips, hair_share, self._clothes(rest))
+        fields = (self._skin_and_mouth(), lips, hair_share, self._from_neck_axis(rest))
         self._fields = np.concatenate(
             [rest, fields[0], np.stack(fields[1:], 1)], 1, dtype=np.float32
         )
@@ -102,7 +102,7 @@ class Appearance:
 
     def _paint(self, fields: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Put on the features that are finer than the mesh; each only where it is."""
-        rest, color, lips, hair, clothes = np.split(fields, [3, 6, 7, 8], 1)
+        rest, color, lips, hair, neck = np.split(fields, [3, 6, 7, 8], 1)
         color, label, palette = color.copy(), _PART_LABEL[part], self.palette
         label[self._on_nose(rest) & (label == _LABEL["skin"])] = _LABEL["nose"]
 
@@ -116,9 +116,11 @@ class Appearance:
         here = np.flatnonzero(hair[:, 0] > 0.15)
         self._cover(color, rest, here, palette.hair, _step(hair[here, 0], 0.15, 0.5), 0.3, 700)
         label[hair[:, 0] > 0.3] = _LABEL["hair"]
-        here = np.flatnonzero(clothes[:, 0] > 0.4)
-        self._cover(color, rest, here, palette.clothes, _step(clothes[here, 0], 0.4, 0.6), 0.2, 250)
-        label[clothes[:, 0] > 0.5] = _LABEL["clothes"]
+        beyond = neck[:, 0] - _COLLAR_RADIUS
+        here = np.flatnonzero((label == _LABEL["neck"]) & (beyond > -0.001))
+        share = _step(beyond[here], -0.001, 0.001)
+        self._cover(color, rest, here, palette.clothes, share, 0.2, 250)
+        label[here[share > 0.5]] = _LABEL["clothes"]
         self._paint_eyes(color, rest, part)
         return np.clip(color, 0, 1), label
 
@@ -187,14 +189,12 @@ class Appearance:
         )
         return np.exp(-away[:, 0] / (2 * 0.016**2))
 
-    def _clothes(self, rest: np.ndarray) -> np.ndarray:
-        """A crew neck: everything of the torso farther from the neck's axis than its collar."""
-        torso = np.isin(self.model.part, [PARTS.index("shoulders"), PARTS.index("neck")])
+    def _from_neck_axis(self, rest: np.ndarray) -> np.ndarray:
+        """(V,) metres; of the torso what is farther away than the collar is clothed."""
         neck = rest[self.model.part == PARTS.index("neck")]
         low = neck[neck[:, 1] < np.quantile(neck[:, 1], 0.3)]
         axis = (low[:, 2].min() + low[:, 2].max()) / 2
-        away = np.hypot(rest[:, 0], 0.9 * (rest[:, 2] - axis))
-        return torso * _step(away, _COLLAR_RADIUS - 0.004, _COLLAR_RADIUS + 0.004)
+        return np.hypot(rest[:, 0], 0.9 * (rest[:, 2] - axis))
 
 
 def hair_mask(model: HeadModel) -> np.ndarray:
