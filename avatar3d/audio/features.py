@@ -20,8 +20,7 @@ def features(samples: np.ndarray, fps: float, count: int) -> dict[str, np.ndarra
 
     The sound is first brought to a standard level (`levelled`), so a recording's volume does not
     matter; nothing else is normalised here. Silence gives finite, constant rows. Frames past the
-    end of the sound get the features of silence. Long sound is worked through in blocks: memory
-    beyond the result is constant.
+    end of the sound get the features of silence.
 
     Args:
         samples: (N,) mono sound at `SAMPLE_RATE`.
@@ -69,7 +68,7 @@ def loudness(samples: np.ndarray, window: float = 0.025) -> np.ndarray:
     """RMS (M,) of consecutive windows of that many seconds; the last one may be shorter."""
     size = max(1, round(window * SAMPLE_RATE))
     starts = np.arange(0, len(samples), size)
-    power = np.add.reduceat(samples.astype(np.float64) ** 2, starts)
+    power = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
     return np.sqrt(power / np.diff([*starts, len(samples)]))
 
 

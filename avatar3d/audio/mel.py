@@ -38,7 +38,8 @@ def mel_power(
         (T, B) float32, not negative.
     """
     fft, half = 2 * (len(filters) - 1), len(window) // 2
-    padded = np.concatenate([np.zeros(half), samples, np.zeros(len(window) - half)])
+    padding = np.zeros(len(window), samples.dtype)
+    padded = np.concatenate([padding[:half], samples, padding[half:]])
     views = np.lib.stride_tricks.sliding_window_view(padded, len(window))
     outside = (centers < -half) | (centers > len(samples) - 1 + half)
     starts = np.clip(centers, 0, len(views) - 1)

@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 
 from avatar3d.audio.features import features
-from avatar3d.audio.files import SAMPLE_RATE, checked
-from avatar3d.errors import UserError
 from avatar3d.head.model import HeadModel, ShapedHead
 from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.lips import LipSpace
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.mouth_shapes import MouthShapes
 from avatar3d.motion.universal import UniversalDriver
-from avatar3d.motion.windows import activity, gate, normalised, taps
+from avatar3d.motion.windows import activity, gate, in_parts, normalised, taps
 from avatar3d.subject.tracking import Tracking
 
 __all__ = ["AudioDriver"]
@@ -26,8 +24,6 @@ PERSONAL = "audio driver"
 """`Motion.source` of what `AudioDriver` makes."""
 MEL_WEIGHT = 0.3
 KNOTS = 33
-_BLOCK_SECONDS = 600.0
-_OVERLAP_SECONDS = 5.0
 _SMOOTH_SECONDS = 0.018  # tames frame-to-frame noise to that of a tracked mouth
 
 
@@ -114,17 +110,10 @@ class AudioDriver:
         Raises:
             UserError: empty or broken sound, or speech embeddings cannot be computed here.
         """
-        samples = checked(samples)
-        total = int(np.ceil(len(samples) / SAMPLE_RATE * fps - 1e-6))
-        if total < 1 or not 1 <= fps <= 1000:
-            raise UserError(f"There is no sound to move the mouth to at {fps} frames per second.")
-        pieces = []
-        for first, last, start, stop in _parts(total, fps):
-            low, high = (round(frame / fps * SAMPLE_RATE) for frame in (start, stop))
-            rows = features(samples[low:high], fps, stop - start)
-            pieces.append(self.weights(rows, fps)[first - start : last - start])
-        weights = np.concatenate(pieces)
-        expression = np.zeros((total, 52 + self.residual_count), np.float32)
+        weights = in_parts(
+            samples, fps, lambda piece, count: self.weights(features(piece, fps, count), fps)
+        )
+        expression = np.zeros((len(weights), 52 + self.residual_count), np.float32)
         expression[:, self.lips.rows] = weights
         return Motion(
             fps=fps,
@@ -185,7 +174,7 @@ class AudioDriver:
         """(T,) metres to add to the lip gap: the clip's own range, and shut on bilabials."""
         gap = self.lips.gap(shape)
         wanted = np.interp(gap, self.gap_predicted, self.gap_wanted)
-        shut = np.clip((curves[:, CURVES.index("closed")] - 0.35) / 0.4, 0, 1)
+        shut = np.clip((curves[:, CURVES.index("closed")] - 0.5) / 0.35, 0, 1)
         least = self.gap_wanted[0]
         return least + (wanted - least) * (1 - 0.85 * shut) - gap
 
@@ -217,17 +206,3 @@ def prior_components(curves: np.ndarray, lips: LipSpace, shapes: MouthShapes) ->
     weights = np.zeros((len(curves), int(lips.rows.max()) + 1), np.float32)
     weights[:, :52] = to_arkit(curves)
     return shapes.components(lips.displacement(weights[:, lips.rows]) + shapes.rest_shape)
-
-
-def _parts(total: int, fps: float) -> list[tuple[int, int, int, int]]:
-    """(first, last, start, stop): frames first..last-1 are to be cut out of start..stop-1."""
-    size, overlap = round(_BLOCK_SECONDS * fps), round(_OVERLAP_SECONDS * fps)
-    return [
-        (
-            first,
-            min(first + size, total),
-            max(0, first - overlap),
-            min(total, first + size + overlap),
-        )
-        for first in range(0, total, size)
-    ]

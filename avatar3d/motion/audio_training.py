@@ -51,7 +51,19 @@ def fit_audio_driver(
     lips = LipSpace.of(head)
     weights = tracking.weights[:, lips.rows].astype(np.float64)
     shapes = MouthShapes.of(weights[seen], lips)
-    return _fit(features, weights, usable, lips, shapes, fps, universal or load_universal(), model)
+    try:
+        universal = universal or load_universal()
+    except UserError as error:
+        say(f"No personal audio driver: {error}")
+        return None
+    driver = _fit(features, weights, usable, lips, shapes, fps, universal, model)
+    gap, width = (driver.report[f"lip_{name}_correlation"] for name in ("gap", "width"))
+    say(
+        f"The mouth follows speech ({driver.report['method']}, {seconds:.0f} s of speech); on "
+        f"unseen parts of the clip it predicts lip gap with correlation {gap:.2f} and width with "
+        f"{width:.2f}."
+    )
+    return driver
 
 
 def _fit(

@@ -3,12 +3,11 @@
 import numpy as np
 
 from avatar3d.audio.features import levelled, log_mel
-from avatar3d.audio.files import SAMPLE_RATE, checked
+from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.audio.mel import mel_filters
-from avatar3d.errors import UserError
 from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.motion import Motion
-from avatar3d.motion.windows import activity, gate
+from avatar3d.motion.windows import activity, gate, in_parts
 
 __all__ = ["from_audio_energy"]
 
@@ -36,19 +35,19 @@ def from_audio_energy(samples: np.ndarray, fps: float, opening: float = 1.0) -> 
     Raises:
         UserError: empty or broken sound.
     """
+    curves = in_parts(samples, fps, lambda piece, count: _sampled(piece, fps, count))
+    return Motion(fps=fps, expression=to_arkit(curves, opening), source="audio energy")
+
+
+def _sampled(samples: np.ndarray, fps: float, count: int) -> np.ndarray:
+    """Articulation curves (count, 7) at `fps`, made at `_RATE`."""
     from scipy.ndimage import gaussian_filter1d
 
-    samples = checked(samples)
-    if not len(samples) or not 1 <= fps <= 1000:
-        raise UserError(f"There is no sound to move the mouth to at {fps} frames per second.")
-    seconds = len(samples) / SAMPLE_RATE
-    mel = log_mel(levelled(samples), _RATE, int(np.ceil(seconds * _RATE)) + 1)
+    mel = log_mel(levelled(samples), _RATE, int(np.ceil(count / fps * _RATE)) + 1)
     curves = _curves(mel) * gate(activity(mel, _RATE), _RATE)[:, None]
     curves = gaussian_filter1d(curves, _SMOOTH * _RATE, axis=0)
-    at = np.arange(max(1, int(np.ceil(seconds * fps - 1e-6)))) / fps
-    grid = np.arange(len(curves)) / _RATE
-    sampled = np.stack([np.interp(at, grid, curve) for curve in curves.T], axis=1)
-    return Motion(fps=fps, expression=to_arkit(sampled, opening), source="audio energy")
+    at, grid = np.arange(count) / fps, np.arange(len(curves)) / _RATE
+    return np.stack([np.interp(at, grid, curve) for curve in curves.T], axis=1)
 
 
 def _curves(mel: np.ndarray) -> np.ndarray:

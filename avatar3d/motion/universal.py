@@ -6,6 +6,7 @@ the one to the other then serves for any human voice. No recording of a person i
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.sentences import SENTENCES
 from avatar3d.motion.visemes import articulation
-from avatar3d.motion.windows import activity, gate, normalised, taps
+from avatar3d.motion.windows import activity, gate, in_parts, normalised, taps
 
 __all__ = ["UniversalDriver", "load_universal"]
 
@@ -87,8 +88,9 @@ class UniversalDriver:
 
     def predict(self, samples: np.ndarray, fps: float, opening: float = 1.0) -> Motion:
         """Expression of the mouth for sound (N,) at 16 kHz; closed and neutral in silence."""
-        count = max(1, int(np.ceil(len(samples) / SAMPLE_RATE * fps - 1e-6)))
-        curves = self.curves(features(samples, fps, count), fps)
+        curves = in_parts(
+            samples, fps, lambda piece, count: self.curves(features(piece, fps, count), fps)
+        )
         return Motion(fps=fps, expression=to_arkit(curves, opening), source="universal driver")
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -191,7 +193,8 @@ def load_universal() -> UniversalDriver:
             return UniversalDriver.from_arrays(dict(data))
     except (OSError, ValueError, UserError):
         driver = UniversalDriver.fit()
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+    # Where the cache cannot be written the driver is learnt again next time.
+    with suppress(UserError), atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, **driver.arrays())
     return driver
 

@@ -1,16 +1,20 @@
 """From feature rows per frame to what a regressor sees: activity, normalisation and time taps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["activity", "gate", "normalised", "taps"]
+from avatar3d.audio.files import SAMPLE_RATE, checked
+from avatar3d.errors import UserError
+
+__all__ = ["activity", "gate", "in_parts", "normalised", "taps"]
 
 _BANDS = slice(5, 62)  # of the 80 mel bands: about 200 to 4500 Hz, where voices are
 _BELOW_LOUD = 28.0  # dB under the loud parts that may still be speech
 _MIN_RANGE = 6.0  # dB between quiet and loud that speech always has
 _GAP = 0.25  # seconds; shorter silences belong to speech (closures of plosives)
+_PART_SECONDS, _OVERLAP_SECONDS = 600.0, 5.0
 _SHRINK = 2.0  # seconds of the training statistics mixed into an utterance's own
 
 
@@ -78,6 +82,33 @@ def taps(rows: np.ndarray, fps: float, offsets: Sequence[float], shift: float = 
         weight = (position - low)[:, None].astype(rows.dtype)
         blocks.append(rows[low] * (1 - weight) + rows[np.minimum(low + 1, last)] * weight)
     return np.concatenate(blocks, axis=1)
+
+
+def in_parts(
+    samples: np.ndarray, fps: float, rows_of: Callable[[np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    """Rows (T, C) for sound (N,) at 16 kHz, T = ceil(duration * fps), made ten minutes at a time.
+
+    So an audio book takes no more memory than its result. Parts overlap by 5 s and are cut inside.
+
+    Args:
+        rows_of: from a piece of sound and its number of frames to that many rows.
+
+    Raises:
+        UserError: empty or broken sound, or an impossible frame rate.
+    """
+    samples = checked(samples)
+    if not len(samples) or not 1 <= fps <= 1000:
+        raise UserError(f"There is no sound to move the mouth to at {fps} frames per second.")
+    total = max(1, int(np.ceil(len(samples) / SAMPLE_RATE * fps - 1e-6)))
+    size, overlap = round(_PART_SECONDS * fps), round(_OVERLAP_SECONDS * fps)
+    pieces = []
+    for first in range(0, total, size):
+        start, stop = max(0, first - overlap), min(total, first + size + overlap)
+        low, high = (round(frame / fps * SAMPLE_RATE) for frame in (start, stop))
+        rows = rows_of(samples[low:high], stop - start)
+        pieces.append(rows[first - start : min(first + size, total) - start])
+    return np.concatenate(pieces)
 
 
 def _closed(active: np.ndarray, longest: int) -> np.ndarray:

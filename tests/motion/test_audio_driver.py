@@ -10,7 +10,7 @@ from avatar3d.audio import features
 from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.head.model import HeadModel
-from avatar3d.motion import audio_driver, universal
+from avatar3d.motion import audio_driver, universal, windows
 from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.audio_driver import AudioDriver
 from avatar3d.motion.lips import LipSpace
@@ -189,7 +189,7 @@ def test_long_sound_is_cut_into_parts_that_join(
     monkeypatch.setattr(audio_driver, "features", cut)
     times = (np.arange(20 * 16_000) / 16_000).astype(np.float32)  # the sound tells its own time
     whole = fitted.predict(times, FPS)
-    monkeypatch.setattr(audio_driver, "_BLOCK_SECONDS", 8.0)
+    monkeypatch.setattr(windows, "_PART_SECONDS", 8.0)
     parts = fitted.predict(times, FPS)
     assert len(parts) == len(whole) == 500
     assert whole.expression is not None
