@@ -67,8 +67,8 @@ def dental_arch(arch: np.ndarray, upper: bool) -> tuple[Patch, np.ndarray]:
     """
     widths = _UPPER_WIDTHS if upper else _LOWER_WIDTHS
     height = 0.0100 if upper else 0.0088
-    position, phase, tooth = _columns(widths)
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(arch, axis=0), axis=1))])
+    position, phase, tooth = _columns(widths * min(1, along[-1] / widths.sum()))
     x = np.interp(position, along, arch[:, 0])
     z = np.interp(position, along, arch[:, 1])
     x, z = np.concatenate([-x[:0:-1], x]), np.concatenate([z[:0:-1], z])

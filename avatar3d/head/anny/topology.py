@@ -64,7 +64,11 @@ def bust_quads(data: AnnyData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     fine = np.zeros(len(quads), bool)
     for name in ("face", "lips", "eyelids"):
         fine |= sample_mask(data.mask(name), middle)
-    return quads, quads_uv, fine & ~sample_mask(data.mask("inside-mouth"), middle)
+    fine &= ~sample_mask(data.mask("inside-mouth"), middle)
+    # The pictures are a pixel off here and there; what is refined must be the same on both sides.
+    index = {frozenset(quad): i for i, quad in enumerate(quads.tolist())}
+    partner = [index[frozenset(quad)] for quad in base.mirror[quads].tolist()]
+    return quads, quads_uv, fine | fine[partner]
 
 
 def sample_mask(mask: np.ndarray, uv: np.ndarray) -> np.ndarray:
