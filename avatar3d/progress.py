@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 __all__ = ["say", "track"]
@@ -24,7 +24,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         description: what is being done, e.g. "Tracking the face".
         total: number of items where `len(items)` does not tell.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():
         yield from _bar(items, description, total)

@@ -1,8 +1,10 @@
 """The Motion noun: ARKit-52 expression, head pose and gaze over time, whoever made it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +112,8 @@ class Motion:
 
     def without(self, *names: str) -> "Motion":
         """A copy with the named tracks removed."""
-        return replace(self, **dict.fromkeys(names))
+        removed: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **removed)
 
     def save(self, path: str | Path) -> None:
         """Write an npz of the tracks with a JSON header; see `load`."""
@@ -145,7 +148,7 @@ class Motion:
             raise UserError(f"{path} is not a motion file of version {FORMAT_VERSION}.")
         return cls(fps=float(header["fps"]), source=str(header.get("source", "")), **tracks)
 
-    def _map(self, change) -> "Motion":
+    def _map(self, change: Callable[[str, np.ndarray], np.ndarray]) -> "Motion":
         tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
         return replace(self, **{name: change(name, track) for name, track in tracks.items()})
 

@@ -66,9 +66,10 @@ def train(
     training = SplatTraining(subject, model, config, run)
     avatar = None
     log, previews = TensorBoardLog(run), PreviewWriter(run)
+    everyone: tuple[Callable[[Event], None], ...] = (log, previews, *listeners)
     with _stop_on_signals(training):
         for event in track(training.events(), "Training the avatar", len(training) + 1):
-            for listener in (log, previews, *listeners):
+            for listener in everyone:
                 listener(event)
             if isinstance(event, Done):
                 avatar = event.avatar
