@@ -150,7 +150,8 @@ class Motion:
 
     def _map(self, change: Callable[[str, np.ndarray], np.ndarray]) -> "Motion":
         tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
-        return replace(self, **{name: change(name, track) for name, track in tracks.items()})
+        changed: dict[str, Any] = {name: change(name, track) for name, track in tracks.items()}
+        return replace(self, **changed)
 
 
 def _ping_pong(index: np.ndarray, count: int) -> np.ndarray:
