@@ -68,7 +68,7 @@ def mouths(ipa: str) -> list[Mouth]:
         >>> [(m.closed, m.jaw) for m in mouths("m")]
         [(1.0, 0.05)]
         >>> [round(m.rounding, 2) for m in mouths("aʊ")]
-        [0.0, 0.8]
+        [0, 0.8]
     """
     stressed = "ˈ" in ipa
     symbols = [s for s in unicodedata.normalize("NFD", ipa) if s in _VOWELS or s in _CONSONANTS]
