@@ -11,13 +11,23 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from avatar3d.kernels._backend import backend_info, get_num_threads, set_num_threads
+from avatar3d.kernels.binding import (
+    Attributes,
+    Binding,
+    BoundGaussians,
+    bind_gaussians,
+)
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.rasterizer import RasterStats, rasterize
 from avatar3d.kernels.ssim import l1_ssim_loss, ssim
 
 __all__ = [
+    "Attributes",
+    "Binding",
+    "BoundGaussians",
     "RasterStats",
     "backend_info",
+    "bind_gaussians",
     "get_num_threads",
     "l1_ssim_loss",
     "rasterize",

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["l1_ssim_loss", "project", "rasterize", "rasterize_mesh", "ssim_map"]
+from avatar3d.geometry import matrix_to_quaternion, quaternion_multiply
+
+__all__ = ["bind", "l1_ssim_loss", "project", "rasterize", "rasterize_mesh", "ssim_map"]
 
 EPS2D = 0.3
 NEAR, FAR = 0.01, 1e10
@@ -193,6 +195,48 @@ def l1_ssim_loss(
     if weight is not None:
         terms = terms * weight.detach()[..., None]
     return terms.mean()
+
+
+def bind(
+    position: Tensor,
+    quat: Tensor,
+    log_scale: Tensor,
+    opacity: Tensor,
+    color: Tensor,
+    basis: Tensor,
+    weights: Tensor,
+    units: Tensor,
+    vertices: Tensor,
+    corners: Tensor,
+    bary: Tensor,
+    torso_weight: Tensor,
+    T_head: Tensor,
+    T_torso: Tensor,
+) -> tuple[Tensor, ...]:
+    """means, quats, scales, opacities, colors; see `avatar3d.kernels.bind_gaussians`."""
+    if len(weights):
+        delta = F.pad((basis @ weights) * units, (0, 0, 0, len(position) - len(basis)))
+        position, quat = position + delta[:, :3], quat + delta[:, 3:7]
+        color = color + delta[:, 7:]
+    n = len(corners)
+    triangles = vertices[corners.long()]
+    with torch.no_grad():
+        u = F.normalize(triangles[:, 1] - triangles[:, 0], dim=-1)
+        normal = torch.linalg.cross(u, triangles[:, 2] - triangles[:, 0])
+        normal = F.normalize(normal, dim=-1)
+        frames = torch.stack([u, torch.linalg.cross(normal, u), normal], dim=-1)
+        by_torso = torso_weight[:, None] >= 0.5
+        turn_head, turn_torso = (matrix_to_quaternion(T[:3, :3]) for T in (T_head, T_torso))
+        carrier = torch.where(by_torso, turn_torso, turn_head)
+    anchors = (triangles * bary[..., None]).sum(1)
+    on_mesh = anchors + (frames @ position[:n, :, None])[..., 0]
+    points = torch.cat([on_mesh, position[n:]])
+    head = points @ T_head[:3, :3].T + T_head[:3, 3]
+    torso = points @ T_torso[:3, :3].T + T_torso[:3, 3]
+    means = head + torso_weight[:, None] * (torso - head)
+    on_mesh_quat = quaternion_multiply(matrix_to_quaternion(frames), quat[:n])
+    quats = quaternion_multiply(carrier, torch.cat([on_mesh_quat, quat[n:]]))
+    return means, quats, log_scale.exp(), opacity.sigmoid(), color
 
 
 def rasterize_mesh(

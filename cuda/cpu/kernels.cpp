@@ -1,6 +1,7 @@
 // Compiled once per instruction set with A3D_SIMD = 512, 256 or 0 and the matching flags.
 // Everything it includes is in unnamed namespaces or `static`, and it uses no std:: templates, so the
 // linker cannot hand one build's code to another.
+#include "bind.h"
 #include "mesh.h"
 #include "raster_backward.h"
 #include "ssim_loss.h"
@@ -19,7 +20,8 @@ namespace avatar3d {
 #endif
 
 const Kernels* A3D_TABLE() {
-  static const Kernels table = {A3D_NAME, rasterize, rasterize_backward, l1_ssim, rasterize_mesh};
+  static const Kernels table = {A3D_NAME, rasterize, rasterize_backward, l1_ssim,
+                                rasterize_mesh, bind, bind_backward};
   return &table;
 }
 

@@ -85,6 +85,40 @@ struct MeshInput {
   int width, height;
 };
 
+// N Gaussians of which the first `bound` ride on triangles and the first `with_basis` have
+// blendshapes; K blendshape weights; V vertices. See avatar3d.kernels.bind_gaussians.
+struct BindInput {
+  int count, bound, with_basis, basis_size, vertex_count;
+  const float* position;   // (N, 3)
+  const float* quat;       // (N, 4)
+  const float* log_scale;  // (N, 3)
+  const float* opacity;    // (N,)
+  const float* color;      // (N, 3)
+  const float* basis;      // (with_basis, 10, K)
+  const float* weights;    // (K,)
+  const float* units;      // (10,)
+  const float* vertices;   // (V, 3)
+  const int32_t* corners;  // (bound, 3)
+  const float* bary;       // (bound, 3)
+  const float* torso_weight;  // (N,)
+  const float* head;       // (4, 4)
+  const float* torso;      // (4, 4)
+};
+
+struct BindOutput {
+  float *means, *quats, *scales, *opacities, *colors;
+};
+
+// The first five are gradients at the outputs. Of the rest, null ones are not computed.
+struct BindGradient {
+  const float *v_means, *v_quats, *v_scales, *v_opacities, *v_colors;
+  float *position, *quat, *log_scale, *opacity, *color;  // all or none
+  float* basis;
+  float* weights;
+  float* vertices;
+  float *head, *torso;  // (4, 4), both or none
+};
+
 struct Kernels {
   const char* name;
   void (*rasterize)(const RasterInput&, const RasterOutput&, RasterState&, int threads);
@@ -92,6 +126,8 @@ struct Kernels {
   // gradient (H, W, 3) at the image, or null; returns the loss
   double (*l1_ssim)(const SsimInput&, float* gradient, Buffer& scratch, int threads);
   void (*rasterize_mesh)(const MeshInput&, int32_t* face, float* bary, float* depth, int threads);
+  void (*bind)(const BindInput&, const BindOutput&, int threads);
+  void (*bind_backward)(const BindInput&, const BindGradient&, Buffer& scratch, int threads);
 };
 
 const Kernels* kernels_plain();

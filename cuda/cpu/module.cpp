@@ -237,6 +237,93 @@ void rasterize_mesh(FloatIn points, IntIn faces, int width, int height, IntOut f
                                      settings().threads);
 }
 
+// What bind and bind_backward read. The caller has checked that no corner is outside vertices.
+struct Rig {
+  FloatIn position, quat, log_scale, opacity, color, basis, weights, units, vertices;
+  IntIn corners;
+  FloatIn bary, torso_weight, head, torso;
+
+  BindInput view() const {
+    const size_t n = opacity.size(), bound = corners.size() / 3, k = weights.size();
+    const size_t with_basis = k ? basis.size() / (10 * k) : 0;
+    if (n > 0x7ffffff0 || bound > n || with_basis > n || k > 0xffff)
+      throw std::invalid_argument("more bound or blended Gaussians than there are");
+    expect(position, 3 * n, "position");
+    expect(quat, 4 * n, "quat");
+    expect(log_scale, 3 * n, "log_scale");
+    expect(color, 3 * n, "color");
+    expect(basis, 10 * k * with_basis, "basis");
+    expect(units, 10, "units");
+    expect(bary, 3 * bound, "bary");
+    expect(torso_weight, n, "torso_weight");
+    expect(head, 16, "T_head");
+    expect(torso, 16, "T_torso");
+    return BindInput{(int)n,           (int)bound,      (int)with_basis,     (int)k,
+                     (int)(vertices.size() / 3),        position.data(),     quat.data(),
+                     log_scale.data(), opacity.data(),  color.data(),        basis.data(),
+                     weights.data(),   units.data(),    vertices.data(),     corners.data(),
+                     bary.data(),      torso_weight.data(), head.data(),     torso.data()};
+  }
+};
+
+void bind(const Rig& rig, FloatOut means, FloatOut quats, FloatOut scales, FloatOut opacities,
+          FloatOut colors) {
+  const BindInput in = rig.view();
+  const size_t n = (size_t)in.count;
+  expect(means, 3 * n, "means");
+  expect(quats, 4 * n, "quats");
+  expect(scales, 3 * n, "scales");
+  expect(opacities, n, "opacities");
+  expect(colors, 3 * n, "colors");
+  const BindOutput out = {means.data(), quats.data(), scales.data(), opacities.data(),
+                          colors.data()};
+  nb::gil_scoped_release unlocked;
+  settings().kernels->bind(in, out, settings().threads);
+}
+
+using Wanted = std::optional<FloatOut>;
+
+float* wanted(const Wanted& a, size_t size, const char* name) {
+  if (!a) return nullptr;
+  expect(*a, size, name);
+  return a->data();
+}
+
+void bind_backward(const Rig& rig, FloatIn v_means, FloatIn v_quats, FloatIn v_scales,
+                   FloatIn v_opacities, FloatIn v_colors, Wanted position, Wanted quat,
+                   Wanted log_scale, Wanted opacity, Wanted color, Wanted basis, Wanted weights,
+                   Wanted vertices, Wanted head, Wanted torso) {
+  const BindInput in = rig.view();
+  const size_t n = (size_t)in.count;
+  expect(v_means, 3 * n, "v_means");
+  expect(v_quats, 4 * n, "v_quats");
+  expect(v_scales, 3 * n, "v_scales");
+  expect(v_opacities, n, "v_opacities");
+  expect(v_colors, 3 * n, "v_colors");
+  if (!position != !quat || !position != !log_scale || !position != !opacity ||
+      !position != !color || !basis != !weights || !head != !torso || (basis && !position))
+    throw std::invalid_argument("gradients that belong together must be asked for together");
+  const BindGradient grad = {v_means.data(),
+                             v_quats.data(),
+                             v_scales.data(),
+                             v_opacities.data(),
+                             v_colors.data(),
+                             wanted(position, 3 * n, "position"),
+                             wanted(quat, 4 * n, "quat"),
+                             wanted(log_scale, 3 * n, "log_scale"),
+                             wanted(opacity, n, "opacity"),
+                             wanted(color, 3 * n, "color"),
+                             wanted(basis, rig.basis.size(), "basis"),
+                             wanted(weights, rig.weights.size(), "weights"),
+                             wanted(vertices, rig.vertices.size(), "vertices"),
+                             wanted(head, 16, "T_head"),
+                             wanted(torso, 16, "T_torso")};
+  nb::gil_scoped_release unlocked;
+  std::shared_ptr<State> state = pool().take();
+  settings().kernels->bind_backward(in, grad, state->scratch, settings().threads);
+  pool().give(std::move(state));
+}
+
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;
   for (const Kernels* k : available_kernels()) names.push_back(k->name);
@@ -292,6 +379,13 @@ NB_MODULE(_native, m) {
   m.def("l1_ssim", &l1_ssim, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg().none());
   m.def("rasterize_mesh", &rasterize_mesh);
+  nb::class_<Rig>(m, "Rig")
+      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn,
+                    IntIn, FloatIn, FloatIn, FloatIn, FloatIn>());
+  m.def("bind", &bind);
+  const auto none = [] { return nb::arg().none(); };
+  m.def("bind_backward", &bind_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), none(), none(), none(), none(), none(), none(), none(), none(), none(), none());
   m.def("simd_levels", &simd_levels);
   m.def("simd", [] { return std::string(settings().kernels->name); });
   m.def("set_simd", &set_simd);

@@ -9,7 +9,6 @@ namespace {
 
 // Sums over a tile's pixels, v = gradient at sigma = -log(alpha / opacity):
 // v dx, v dy, v dx^2, v dx dy, v dy^2, v, red, green, blue, |mean2d x|, |mean2d y|, unused
-constexpr int kSums = 12;
 constexpr int kSlot = 16;  // a cache line
 
 // Per block: transmittance, what is still to come of (gradient . colour), gradient r g b.
@@ -60,26 +59,6 @@ inline void background_backward(const RasterInput& in, const RasterGradient& gra
       }
     }
   for (int k = 0; k < 3; k++) sums[k] = total[k];
-}
-
-// Horizontal sums of kSums vectors to a slot.
-A3D_INLINE void store_sums(float* slot, const Vec* v) {
-#if A3D_SIMD
-#if A3D_SIMD == 512
-  __m256 h[kSums];
-  for (int i = 0; i < kSums; i++)
-    h[i] = _mm256_add_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
-#else
-  const Vec* h = v;
-#endif
-  for (int q = 0; q < kSums / 4; q++) {
-    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(h[4 * q], h[4 * q + 1]),
-                                    _mm256_hadd_ps(h[4 * q + 2], h[4 * q + 3]));
-    _mm_store_ps(slot + 4 * q, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
-  }
-#else
-  for (int i = 0; i < kSums; i++) slot[i] = sum(v[i]);
-#endif
 }
 
 // One splat over one block, adding to kSums sums.

@@ -52,23 +52,6 @@ struct Batch {
   Lanes opacity;
 };
 
-// Transposes rows of kColumns floats; rows past n repeat the first, so that no lane is undefined.
-template <int kColumns>
-inline void load_columns(const float* rows, int n, Lanes* out) {
-  alignas(64) float columns[kColumns][kWidth];
-  for (int l = 0; l < kWidth; l++)
-    for (int k = 0; k < kColumns; k++) columns[k][l] = rows[kColumns * (l < n ? l : 0) + k];
-  for (int k = 0; k < kColumns; k++) out[k] = Lanes(columns[k]);
-}
-
-template <int kColumns>
-inline void store_columns(const Lanes* values, int n, float* rows) {
-  alignas(64) float columns[kColumns][kWidth];
-  for (int k = 0; k < kColumns; k++) store(columns[k], values[k].v);
-  for (int l = 0; l < n; l++)
-    for (int k = 0; k < kColumns; k++) rows[kColumns * l + k] = columns[k][l];
-}
-
 inline Batch load_batch(const RasterInput& in, int first, int n) {
   const size_t i = (size_t)first;
   Batch b;

@@ -19,12 +19,20 @@ namespace {
 #if A3D_SIMD == 512
 
 constexpr int kWidth = 16;
+// vmin and vmax return b when a or b is NaN, in every width.
 typedef __m512 Vec;
 typedef __mmask16 Mask;
 
 inline Vec set(float a) { return _mm512_set1_ps(a); }
 inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
+// The first n < kWidth values only; the rest of the vector is zero.
+inline Vec load_part(const float* p, int n) {
+  return _mm512_maskz_loadu_ps((Mask)((1 << n) - 1), p);
+}
+inline void store_part(float* p, Vec a, int n) {
+  _mm512_mask_storeu_ps(p, (Mask)((1 << n) - 1), a);
+}
 inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 inline Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
 inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
@@ -65,6 +73,11 @@ typedef __m256 Mask;
 inline Vec set(float a) { return _mm256_set1_ps(a); }
 inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
 inline void store(float* p, Vec a) { _mm256_storeu_ps(p, a); }
+inline __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vec load_part(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+inline void store_part(float* p, Vec a, int n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
 inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 inline Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
 inline Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
@@ -127,6 +140,14 @@ inline Vec load(const float* p) {
   return r;
 }
 inline void store(float* p, const Vec& a) { A3D_LANES p[i] = a.v[i]; }
+inline Vec load_part(const float* p, int n) {
+  Vec r;
+  A3D_LANES r.v[i] = i < n ? p[i] : 0.0f;
+  return r;
+}
+inline void store_part(float* p, const Vec& a, int n) {
+  for (int i = 0; i < n; i++) p[i] = a.v[i];
+}
 #define A3D_BINARY(NAME, TYPE, EXPRESSION)           \
   inline TYPE NAME(const Vec& a, const Vec& b) {     \
     TYPE r;                                          \
@@ -221,10 +242,10 @@ inline Vec scale_by_exponent(const Vec& r, const Vec& p, const Vec& f) {
 
 #endif
 
-// 2^p for p <= 0.01, relative error under 2e-7 (degree 5, fitted to the relative error on
-// [-1/2, 1/2]); anything below -100 counts as -100.
+// 2^p for p <= 127, relative error under 2e-7 (degree 5, fitted to the relative error on
+// [-1/2, 1/2]); anything below -100 counts as -100, and NaN stays NaN.
 inline Vec exp2_of(Vec p) {
-  p = vmax(p, set(-100.0f));
+  p = vmax(set(-100.0f), p);
   const Vec f = fraction(p);
   Vec r = madd(f, set(1.32647273e-3f), set(9.67151299e-3f));
   r = madd(f, r, set(5.55073358e-2f));
