@@ -35,7 +35,8 @@ class CaptureConfig:
     wheel) or auto (tasks where the bundle is at hand)."""
 
     face_landmarker: str | None = None
-    """Path of a face_landmarker.task bundle; null looks in $AVATAR3D_FACE_LANDMARKER and the assets."""
+    """Path of a face_landmarker.task bundle; null looks in $AVATAR3D_FACE_LANDMARKER, then in the
+    assets."""
 
     focal: float = 2.35
     """Focal length as a multiple of the longer side of the captured frame. Landmarks cannot tell
@@ -62,9 +63,10 @@ class CaptureConfig:
             "detector": ("auto", "tasks", "solutions"),
         }
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
+            value = getattr(self, name)
+            if value not in values:
                 raise UserError(
-                    f"capture.{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}."
+                    f"capture.{name} must be one of {', '.join(values)}, got {value!r}."
                 )
         ranges = {
             "size": (64, 4096),

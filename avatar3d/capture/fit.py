@@ -29,7 +29,7 @@ RESIDUAL_FACTOR = 4.0
 LAMBDA_EXPRESSION_MEAN = 0.3
 SMOOTH_EXPRESSION, SMOOTH_ROTATION, SMOOTH_DEPTH, SMOOTH_SHIFT = 0.2, 1e3, 1e3, 1e2
 LAMBDA_GAZE, LAMBDA_VERGENCE = 0.01, 0.02
-GAP_WEIGHT = 0.15
+LID_GAP_WEIGHT, LIP_GAP_WEIGHT = 0.4, 0.15
 
 LID_PAIRS = (
     (386, 374), (385, 380), (387, 373), (384, 381), (388, 390),
@@ -258,10 +258,10 @@ class _Problem:
         weight = model.detail_weights if detail else model.weights
         error = (xy - self.target) / self.unit
         loss = (share[:, None] * weight * _robust(error)).sum() / 478
-        for pairs in (LID_PAIRS, LIP_PAIRS):
+        for pairs, gap_weight in ((LID_PAIRS, LID_GAP_WEIGHT), (LIP_PAIRS, LIP_GAP_WEIGHT)):
             first, second = [p[0] for p in pairs], [p[1] for p in pairs]
             gap = error[:, first] - error[:, second]
-            loss = loss + GAP_WEIGHT * (share[:, None] * _robust(gap)).sum() / len(pairs)
+            loss = loss + gap_weight * (share[:, None] * _robust(gap)).sum() / len(pairs)
         loss = loss + self._expression_prior(share)
         vergence = ((self.gaze[:, 0] - self.gaze[:, 1]) ** 2).sum(1).mean()
         loss = loss + LAMBDA_GAZE * (self.gaze**2).sum((1, 2)).mean() + LAMBDA_VERGENCE * vergence

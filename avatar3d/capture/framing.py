@@ -59,7 +59,7 @@ def inspect_clip(path: Path, config: CaptureConfig) -> Framing:
             found = detect(image)
             most = max(most, len(found))
             boxes.extend(found[:1] if not boxes else [_nearest(found, boxes[-1])] if found else [])
-            size = image.shape[:2]
+            size = (image.shape[0], image.shape[1])
         count += 1
     if count < MIN_FRAMES:
         raise RejectedClip(

@@ -1,81 +1,197 @@
-"""Label images of the face and what is around it, from landmarks, matte and colour."""
+"""Label images of the face and what is around it, from landmarks, mesh, matte and colour.
+
+Inside the face the landmark outlines decide. Around it every pixel of the person is skin, hair or
+clothes by colour tables learnt from places of this clip where the answer is sure, and by where it
+lies relative to the face; the fitted mesh tells ears from other skin.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from avatar3d.head.landmarks import EYE_LEFT, EYE_RIGHT, FACE_OVAL, LIPS_INNER, LIPS_OUTER
 from avatar3d.subject import PARSING_LABELS
 
-__all__ = ["parse_frame"]
+__all__ = ["ClipColors", "learn_colors", "parse_frame"]
 
 LABEL = {name: index for index, name in enumerate(PARSING_LABELS)}
 BROW_LEFT = (276, 283, 282, 295, 285, 336, 296, 334, 293, 300)
 BROW_RIGHT = (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)
 NOSE = (168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 399, 351)
+CHIN, BROW_MID = 152, 10
+_BITS = 5  # per colour channel of the tables
+_FLOOR = 1e-6
 
 
-def parse_frame(image: np.ndarray, matte: np.ndarray, points: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class ClipColors:
+    """Logarithm of how likely each colour is on skin, hair and clothes: (3, 2^15) float32."""
+
+    tables: np.ndarray
+
+    def scores(self, image: np.ndarray) -> np.ndarray:
+        """(3, H, W) smoothed log-likelihoods of skin, hair, clothes."""
+        import cv2
+
+        index = _color_index(image)
+        return np.stack([cv2.blur(table[index], (3, 3)) for table in self.tables])
+
+
+def learn_colors(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> ClipColors:
+    """Colour tables of one clip.
+
+    Args:
+        samples: some frames as (image (H, W, 3), matte (H, W), points (478, 2)).
+    """
+    counts = np.zeros((3, 1 << (3 * _BITS)))
+    for image, matte, points in samples:
+        place = _place(points, matte.shape)
+        person = matte > 200
+        index = _color_index(image)
+        face = _filled(matte.shape, points, FACE_OVAL, shrink=0.85)
+        for inner in (BROW_LEFT, BROW_RIGHT, _ring(EYE_LEFT), _ring(EYE_RIGHT), _ring(LIPS_OUTER)):
+            face &= ~_filled(matte.shape, points, inner)
+        across, down = place
+        face |= person & (down > 0.51) & (down < 0.58) & (np.abs(across) < 0.12)  # shaded neck
+        hair = person & (down < -0.62) & (np.abs(across) < 0.6)
+        clothes = person & ((down > 1.05) | _bottom(matte.shape)) & (down > 0.62)
+        for row, seed in enumerate((face, hair, clothes)):
+            counts[row] += np.bincount(index[seed], minlength=counts.shape[1])
+    return ClipColors(_tables(counts))
+
+
+def parse_frame(
+    image: np.ndarray,
+    matte: np.ndarray,
+    points: np.ndarray,
+    colors: ClipColors,
+    ears: np.ndarray | None = None,
+) -> np.ndarray:
     """(H, W) uint8 labels, indices into `PARSING_LABELS`.
 
     Args:
         image: (H, W, 3) uint8.
         matte: (H, W) uint8 alpha of the person.
         points: (478, 2) landmarks in pixels.
+        colors: of the clip.
+        ears: (H, W) bool, where the fitted mesh shows an ear.
     """
     import cv2
 
-    labels = np.zeros(matte.shape, np.uint8)
     person = matte > 127
-    oval = points[list(FACE_OVAL)]
-    face_height = float(np.ptp(oval[:, 1]))
-    chin = points[152]
-    rows, columns = np.mgrid[: matte.shape[0], : matte.shape[1]]
-    below = rows > chin[1] - 0.02 * face_height
-    labels[person] = LABEL["hair"]
-    skin = _skin_like(image, points)
-    ears = person & ~below & (np.abs(rows - points[1, 1]) < 0.3 * face_height) & skin
-    labels[ears] = LABEL["ears"]
-    neck = person & below & skin & (np.abs(columns - chin[0]) < 0.6 * face_height)
-    labels[person & below] = LABEL["clothes"]
-    labels[neck] = LABEL["neck"]
-
-    def fill(indices: tuple[int, ...], name: str) -> None:
-        polygon = np.round(points[list(indices)] * 16 - 8).astype(np.int32)
-        cv2.fillPoly(labels, [polygon], LABEL[name], shift=4)
-
-    fill(FACE_OVAL, "skin")
-    for brow in (BROW_LEFT, BROW_RIGHT):
-        fill(brow, "brows")
-    fill(NOSE, "nose")
-    fill(_ring(EYE_LEFT), "left_eye")
-    fill(_ring(EYE_RIGHT), "right_eye")
-    fill(LIPS_OUTER, "lips")
-    fill(LIPS_INNER, "mouth_interior")
+    # Around the face half the resolution does; colours alone cannot place an edge any better.
+    half = (max(1, matte.shape[1] // 2), max(1, matte.shape[0] // 2))
+    small = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+    scale = np.array(half) / matte.shape[::-1]
+    across, down = _place(points * scale, small.shape)
+    small_person = cv2.resize(matte, half, interpolation=cv2.INTER_AREA) > 60
+    kind = _kind(colors.scores(small), across, down, small_person)
+    around = np.array([LABEL["skin"], LABEL["hair"], LABEL["clothes"]], np.uint8)[kind]
+    around[(kind == 0) & (down > 0.42)] = LABEL["neck"]
+    labels = cv2.resize(around, matte.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    if ears is not None:
+        labels[ears & (labels != LABEL["hair"])] = LABEL["ears"]
+    _paint_face(labels, points)
     inside = labels == LABEL["mouth_interior"]
     labels[inside & _tooth_like(image, inside)] = LABEL["teeth"]
-    labels[~person & (labels != LABEL["background"])] = LABEL["background"]
+    labels[~person] = LABEL["background"]
     return labels
 
 
-def _ring(eye: tuple[int, ...]) -> tuple[int, ...]:
-    """The lower lid from outer to inner corner, then the upper lid back: a closed outline."""
-    return (*eye[:9], *reversed(eye[9:]))
+def _paint_face(labels: np.ndarray, points: np.ndarray) -> None:
+    for outline, name in (
+        (FACE_OVAL, "skin"),
+        (BROW_LEFT, "brows"),
+        (BROW_RIGHT, "brows"),
+        (NOSE, "nose"),
+        (_ring(EYE_LEFT), "left_eye"),
+        (_ring(EYE_RIGHT), "right_eye"),
+        (_ring(LIPS_OUTER), "lips"),
+        (_ring(LIPS_INNER), "mouth_interior"),
+    ):
+        labels[_filled(labels.shape, points, outline)] = LABEL[name]
 
 
-def _skin_like(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(H, W) bool: colour near that of the cheeks and forehead in chromaticity and luma."""
+def _kind(
+    scores: np.ndarray, across: np.ndarray, down: np.ndarray, person: np.ndarray
+) -> np.ndarray:
+    """(H, W) 0 skin, 1 hair, 2 clothes: colour plus where each is to be expected."""
     import cv2
 
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
-    height, width = image.shape[:2]
-    spots = points[[50, 280, 101, 330, 151, 108, 337, 205, 425]]
-    xs = np.clip(spots[:, 0].astype(int), 2, width - 3)
-    ys = np.clip(spots[:, 1].astype(int), 2, height - 3)
-    samples = np.array(
-        [lab[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1)) for x, y in zip(xs, ys, strict=True)]
-    )
-    middle = np.median(samples, 0)
-    chroma = np.hypot(lab[..., 1] - middle[1], lab[..., 2] - middle[2])
-    return (chroma < 14) & (np.abs(lab[..., 0] - middle[0]) < 80)
+    far = np.abs(across)
+    skin = scores[0] - 6 * np.clip(-0.55 - down, 0, 0.5) - 2 * np.clip(far - 1.0, 0, 1)
+    skin = skin + 2 * ((far < 0.35) & (down > 0.45) & (down < 0.7))
+    hair = scores[1] - 2.5 * np.clip(down - 0.5, 0, 1.5)
+    hair = hair - 4 * ((far < 0.3) & (down > 0.5)) - 2 * (down > 0.9)
+    clothes = scores[2] - 20 * np.clip(0.6 - down, 0, 1)
+    kind = np.stack([skin, hair, clothes]).argmax(0)
+    # Hair hangs together with that of the crown; dark patches elsewhere are something else.
+    count, parts = cv2.connectedComponents(((kind == 1) & person).astype(np.uint8))
+    if count > 2:
+        crown = np.bincount(parts[(down < -0.4) & (far < 0.7)], minlength=count)
+        stray = (parts != 1 + int(crown[1:].argmax())) & (kind == 1)
+        kind = np.where(stray, np.where(clothes > skin, 2, 0), kind)
+    return kind
+
+
+def _place(points: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Every pixel in face coordinates: across and down from the face's middle, in face heights.
+
+    The face's top (hairline) is near down = -0.5, the chin at +0.5.
+    """
+    top, chin = points[BROW_MID], points[CHIN]
+    axis = chin - top
+    height = max(float(np.linalg.norm(axis)), 8.0)
+    axis = axis / height
+    middle = (top + chin) / 2
+    rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    x, y = columns + 0.5 - middle[0], rows + 0.5 - middle[1]
+    return (x * axis[1] - y * axis[0]) / height, (x * axis[0] + y * axis[1]) / height
+
+
+def _filled(
+    shape: tuple[int, ...], points: np.ndarray, outline: tuple[int, ...], shrink: float = 1.0
+) -> np.ndarray:
+    """(H, W) bool: inside the polygon, optionally shrunk towards its middle."""
+    import cv2
+
+    polygon = points[list(outline)]
+    polygon = polygon.mean(0) + shrink * (polygon - polygon.mean(0))
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillPoly(mask, [np.round(polygon * 16 - 8).astype(np.int32)], 1, shift=4)
+    return mask > 0
+
+
+def _ring(outline: tuple[int, ...]) -> tuple[int, ...]:
+    """A closed outline from the lists of eyes and lips: the lower edge, then the upper one back."""
+    lower = len(outline) // 2 + 1
+    return (*outline[:lower], *reversed(outline[lower:]))
+
+
+def _bottom(shape: tuple[int, ...]) -> np.ndarray:
+    rows = np.arange(shape[0])[:, None] >= 0.93 * shape[0]
+    return np.broadcast_to(rows, shape)
+
+
+def _color_index(image: np.ndarray) -> np.ndarray:
+    """(H, W) int32 cell of the colour tables."""
+    cells = (image >> (8 - _BITS)).astype(np.int32)
+    return (cells[..., 0] << (2 * _BITS)) | (cells[..., 1] << _BITS) | cells[..., 2]
+
+
+def _tables(counts: np.ndarray) -> np.ndarray:
+    """Log-likelihood tables (3, N); what the clothes' place shows of skin or hair is removed."""
+    from scipy.ndimage import gaussian_filter
+
+    side = 1 << _BITS
+    share = np.empty_like(counts)
+    for row, count in enumerate(counts):
+        smooth = gaussian_filter(count.reshape(side, side, side), 1.0, mode="nearest").ravel()
+        share[row] = smooth / max(smooth.sum(), 1e-9)
+    foreign = (share[0] > 0.4 * share[2]) | (share[1] > 2.0 * share[2])
+    share[2] = np.where(foreign, 0.05 * share[2], share[2])
+    return np.log(share + _FLOOR).astype(np.float32)
 
 
 def _tooth_like(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Head pose from landmarks alone, to start the fit from."""
 
+from typing import Any
+
 import numpy as np
 
 from avatar3d.head import HeadModel
@@ -32,7 +34,8 @@ def poses_from_landmarks(
     if usable.sum() < 20:
         usable = np.arange(len(model)) < 468
     poses = np.tile(np.eye(4), (len(points), 1, 1))
-    rotation = translation = None
+    rotation: Any = None
+    translation: Any = None
     for index in np.flatnonzero(found):
         image = points[index, usable].astype(np.float64)
         if rotation is None:

@@ -1,5 +1,6 @@
 """Pictures for a person to judge a capture by."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from avatar3d.head import HeadModel, ShapedHead
 from avatar3d.head.model import PARTS
 from avatar3d.io.images import write_image
-from avatar3d.subject import PARSING_LABELS, Subject, Tracking
+from avatar3d.subject import Subject, Tracking
 
 __all__ = ["contact_sheet", "posed_camera_points", "save_preview"]
 
@@ -20,27 +21,40 @@ _COLORS = np.array(
     ],
     np.uint8,
 )  # fmt: skip
-assert len(_COLORS) == len(PARSING_LABELS)
 
 
 def save_preview(subject: Subject, head: HeadModel, path: str | Path, count: int = 4) -> None:
     """Write `contact_sheet` of `count` frames spread over the clip."""
     frames = np.unique(np.linspace(0, len(subject) - 1, count + 2).astype(int)[1:-1])
-    write_image(path, contact_sheet(subject, head, frames))
+    sheet = contact_sheet(
+        head, subject.tracking, subject.frame, subject.matte, subject.parsing, subject.background,
+        frames,
+    )  # fmt: skip
+    write_image(path, sheet)
 
 
-def contact_sheet(subject: Subject, head: HeadModel, frames: np.ndarray) -> np.ndarray:
-    """One row per frame: picture, landmarks and mesh, person on green, labels. uint8 RGB."""
-    tracking = subject.tracking
+def contact_sheet(
+    head: HeadModel,
+    tracking: Tracking,
+    frame: Callable[[int], np.ndarray],
+    matte: Callable[[int], np.ndarray],
+    parsing: Callable[[int], np.ndarray],
+    background: np.ndarray,
+    frames: np.ndarray,
+) -> np.ndarray:
+    """One row per frame: picture, landmarks and mesh, person on green, labels. uint8 RGB.
+
+    The last row is the empty background. `frame`, `matte` and `parsing` give the images by index.
+    """
     shaped = head.shaped(tracking.identity, tracking.landmark_offsets)
     rows = []
-    for index in frames:
-        image, alpha = subject.frame(index), subject.matte(index)[..., None] / 255.0
+    for index in map(int, frames):
+        image, alpha = frame(index), matte(index)[..., None] / 255.0
         on_green = (image * alpha + _GREEN * (1 - alpha)).astype(np.uint8)
-        labels = (0.35 * image + 0.65 * _COLORS[subject.parsing(index)]).astype(np.uint8)
-        overlay = _overlay(image, shaped, tracking, int(index))
-        rows.append(np.hstack([image, overlay, on_green, labels]))
-    return np.vstack([*rows, _plate_row(subject, rows[0].shape[1])])
+        labels = (0.35 * image + 0.65 * _COLORS[parsing(index)]).astype(np.uint8)
+        rows.append(np.hstack([image, _overlay(image, shaped, tracking, index), on_green, labels]))
+    plate = np.pad(background, ((0, 0), (0, 3 * background.shape[1]), (0, 0)))
+    return np.vstack([*rows, plate])
 
 
 def posed_camera_points(shaped: ShapedHead, tracking: Tracking, index: int) -> np.ndarray:
@@ -79,8 +93,3 @@ def _wire_faces(head: HeadModel) -> np.ndarray:
     names = ("face", "lips", "neck", "shoulders", "ears")
     shown = np.isin(head.part, [PARTS.index(name) for name in names])
     return np.flatnonzero(shown[head.faces].all(1))
-
-
-def _plate_row(subject: Subject, width: int) -> np.ndarray:
-    plate = subject.background
-    return np.pad(plate, ((0, 0), (0, width - plate.shape[1]), (0, 0)))

@@ -1,5 +1,7 @@
 """The stages of capture, in order. Each reads and writes files of the workspace only."""
 
+import json
+
 import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
@@ -8,9 +10,11 @@ from avatar3d.capture.framing import MIN_FRAMES, Framing, inspect_clip
 from avatar3d.capture.landmarks import choose_detector, choose_face
 from avatar3d.capture.matte import Segmenter, refine_matte
 from avatar3d.capture.parallel import PerThread, parallel_map
-from avatar3d.capture.parsing import parse_frame
+from avatar3d.capture.parsing import learn_colors, parse_frame
 from avatar3d.capture.plate import background_plate
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
+from avatar3d.capture.preview import contact_sheet
+from avatar3d.capture.report import advice, quality_numbers, quality_page
 from avatar3d.capture.torso import (
     TorsoTracker,
     measure_all,
@@ -20,6 +24,9 @@ from avatar3d.capture.torso import (
     torso_region,
 )
 from avatar3d.capture.workspace import CACHE, RejectedClip, Stage, Workspace
+from avatar3d.head import ShapedHead
+from avatar3d.head.model import PARTS
+from avatar3d.io.atomic import atomic_path, atomic_write
 from avatar3d.io.images import read_image, write_image
 from avatar3d.io.video import read_frames
 from avatar3d.progress import track
@@ -29,6 +36,7 @@ __all__ = ["STAGES", "landmark_models"]
 
 _LANDMARK_CHUNK = 512
 _OVERLAP = 16
+_COLOR_FRAMES = 24
 
 
 def landmark_models(config: CaptureConfig) -> str:
@@ -79,8 +87,8 @@ def _remember(workspace: Workspace, framing: Framing, count: int) -> None:
     if framing.info.variable_rate:
         workspace.warn(
             "decode",
-            f"The frames of the video are unevenly spaced; they were resampled to {framing.fps:.2f} "
-            "per second.",
+            "The frames of the video are unevenly spaced; they were resampled to "
+            f"{framing.fps:.2f} per second.",
         )
     if framing.faces > 1:
         workspace.warn("decode", "Several faces were seen; the main one was followed.")
@@ -268,7 +276,8 @@ def torso(workspace: Workspace) -> None:
     if share.mean() < 0.5:
         workspace.warn(
             "torso",
-            "The shoulders show too little to follow; where unsure they move a little with the head.",
+            "The shoulders show too little to follow; where unsure, they move a little with the "
+            "head.",
         )
     rows = fitted["weights"]
     Tracking(
@@ -303,21 +312,48 @@ def _confidence(points: np.ndarray, fitted: np.ndarray, found: np.ndarray) -> np
 def parsing(workspace: Workspace) -> None:
     """parsing/: label images."""
     workspace.path("parsing").mkdir(parents=True, exist_ok=True)
-    data = workspace.load_arrays("landmarks")
+    data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("fit")
+    points, found = data["points"][..., :2], data["found"]
+    usable = np.flatnonzero(found)
+    chosen = usable[_spread(len(usable), _COLOR_FRAMES)]
+    colors = learn_colors((workspace.frame(i), workspace.matte(i), points[i]) for i in chosen)
+    shaped = workspace.head.shaped(fitted["identity"], fitted["offsets"])
+    size = workspace.width, workspace.height
 
     def work(index: int) -> None:
         path = workspace.parsing_path(index)
         if path.is_file():
             return
         labels = np.zeros((workspace.height, workspace.width), np.uint8)
-        if data["found"][index]:
-            points = data["points"][index, :, :2]
-            labels = parse_frame(workspace.frame(index), workspace.matte(index), points)
+        if found[index]:
+            ears = ear_mask(shaped, fitted["poses"][index], workspace.K, *size)
+            image, alpha = workspace.frame(index), workspace.matte(index)
+            labels = parse_frame(image, alpha, points[index], colors, ears)
         write_image(path, labels)
 
     done = parallel_map(work, range(workspace.frames), workspace.workers)
     for _ in track(done, "Labelling the picture", workspace.frames):
         pass
+
+
+def ear_mask(
+    shaped: ShapedHead, pose: np.ndarray, K: np.ndarray, width: int, height: int
+) -> np.ndarray:
+    """(H, W) bool: pixels where the fitted head shows an ear; rendered at a third of the size."""
+    import cv2
+
+    from avatar3d.kernels import rasterize_mesh
+
+    model = shaped.model
+    camera = shaped.vertices @ pose[:3, :3].T + pose[:3, 3]
+    pixels = camera @ K.T
+    points = np.column_stack([pixels[:, :2] / pixels[:, 2:] / 3, camera[:, 2]]).astype(np.float32)
+    size = (-(-width // 3), -(-height // 3))
+    face, _, _ = rasterize_mesh(points, model.faces, *size)
+    is_ear = (model.part[model.faces] == PARTS.index("ears")).sum(1) >= 2
+    seen = (is_ear[face] & (face >= 0)).astype(np.uint8)
+    full = cv2.resize(seen, (size[0] * 3, size[1] * 3), interpolation=cv2.INTER_NEAREST)
+    return full[:height, :width] > 0
 
 
 def plate(workspace: Workspace) -> None:
@@ -331,7 +367,6 @@ def audio(workspace: Workspace) -> None:
     """audio.wav and audio_features.npz, where the clip has sound."""
     from avatar3d.audio import extract_audio, features, load_audio
     from avatar3d.audio.files import save_wav
-    from avatar3d.io.atomic import atomic_path
 
     wav = workspace.path("audio.wav")
     has_audio = extract_audio(workspace.source, wav)
@@ -351,9 +386,31 @@ def audio(workspace: Workspace) -> None:
         samples = np.zeros(length, np.float32)
     save_wav(wav, samples)
     arrays = features(samples, workspace.fps, workspace.frames)
-    with atomic_path(workspace.path("audio_features.npz")) as temporary:
-        with open(temporary, "wb") as handle:
-            np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+    target = workspace.path("audio_features.npz")
+    with atomic_path(target) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, **arrays)
+
+
+def report(workspace: Workspace) -> None:
+    """quality.json and quality.html."""
+    tracking = Tracking.load(workspace.path("tracking.npz"))
+    facts, torso_share = workspace.state.facts, workspace.load_arrays("torso")["confidence"]
+    numbers = quality_numbers(tracking, workspace.fps)
+    numbers["shoulders_measured"] = round(float(torso_share.mean()), 3)
+    numbers["background_seen"] = round(facts["background_seen"], 3)
+    for sentence in advice(numbers):
+        workspace.warn("report", sentence)
+    sentences = [text for texts in workspace.state.warnings.values() for text in texts]
+    usable = np.flatnonzero(tracking.valid)
+    chosen = usable[_spread(len(usable), 5)][1:-1] if len(usable) > 4 else usable
+    sheet = contact_sheet(
+        workspace.head, tracking, workspace.frame, workspace.matte,
+        lambda index: read_image(workspace.parsing_path(index)),
+        read_image(workspace.path("background.png")), chosen,
+    )  # fmt: skip
+    atomic_write(workspace.path("quality.json"), json.dumps(numbers, indent=2) + "\n")
+    page = quality_page(numbers, sentences, sheet, f"Capture of {workspace.source.name}")
+    atomic_write(workspace.path("quality.html"), page)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -370,11 +427,15 @@ STAGES: tuple[Stage, ...] = (
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
     ),
-    Stage("parsing", parsing, ("landmarks", "matte"), (), ("parsing",)),
+    Stage("parsing", parsing, ("fit", "matte"), (), ("parsing",), version=2),
     Stage(
         "torso", torso, ("fit", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,
     ),
-    Stage("plate", plate, ("matte",), (), ("background.png",)),
+    Stage("plate", plate, ("matte",), (), ("background.png",), version=2),
     Stage("audio", audio, ("decode",), (), ("audio.wav", "audio_features.npz")),
+    Stage(
+        "report", report, ("torso", "parsing", "plate", "audio"), (),
+        ("quality.json", "quality.html"),
+    ),
 )  # fmt: skip

@@ -118,9 +118,9 @@ class Workspace:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write `.capture/NAME.npz` for later stages."""
-        with atomic_path(self.folder / CACHE / f"{name}.npz") as temporary:
-            with open(temporary, "wb") as handle:
-                np.savez(handle, **arrays)  # type: ignore[arg-type]
+        target = self.folder / CACHE / f"{name}.npz"
+        with atomic_path(target) as temporary, open(temporary, "wb") as handle:
+            np.savez(handle, **arrays)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.folder / CACHE / f"{name}.npz", allow_pickle=False) as data:

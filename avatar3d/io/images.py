@@ -3,6 +3,7 @@
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,21 +24,23 @@ def read_image(path: str | Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.array(image)
     except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"Cannot read the image {path}; check that the file is complete.") from error
+        raise UserError(
+            f"Cannot read the image {path}; check that the file is complete."
+        ) from error
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
     """Write uint8 (H, W) or (H, W, 3|4); the suffix .jpg or .png chooses the format.
 
     The file appears under its name only when it is complete. Unlike `atomic_write` nothing is
-    flushed to the disk, because frame folders hold thousands of these: their stage calls
-    `sync_folder` once before it is marked as done.
+    flushed to the disk, because frame folders hold thousands of these: who writes them flushes the
+    whole folder before it is marked as done.
     """
     from PIL import Image
 
     path = Path(path)
     temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
-    options = (
+    options: dict[str, Any] = (
         {"quality": quality, "subsampling": 0}
         if path.suffix == ".jpg"
         else {"compress_level": 1 if image.ndim == 2 else 6}
@@ -47,6 +50,8 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Cannot write {path}: {reason}; check free space and permissions.") from error
+        raise UserError(
+            f"Cannot write {path}: {reason}; check free space and permissions."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)

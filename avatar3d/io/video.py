@@ -162,11 +162,15 @@ def write_video(
         try:
             output = stack.enter_context(av.open(str(target), "w", options=options))
         except (av.error.FFmpegError, ValueError) as error:
-            raise UserError(f"Cannot write a video to {path}; use a name ending in .mp4.") from error
+            raise UserError(
+                f"Cannot write a video to {path}; use a name ending in .mp4."
+            ) from error
         _encode(output, iter(frames), rate, sound, path)
 
 
-def _encode(output: Any, frames: Iterator[np.ndarray], rate: Fraction, sound: Any, path: Path) -> None:
+def _encode(
+    output: Any, frames: Iterator[np.ndarray], rate: Fraction, sound: Any, path: Path
+) -> None:
     import av
 
     first = next(frames, None)
@@ -179,7 +183,8 @@ def _encode(output: Any, frames: Iterator[np.ndarray], rate: Fraction, sound: An
     video.codec_context.colorspace = _RGB_MATRIX_BT709
     video.codec_context.color_range = 1
     track = _AudioTrack(output, sound) if sound is not None else None
-    count, frame = 0, first
+    count = 0
+    frame: np.ndarray | None = first
     while frame is not None:
         if frame.shape[:2] != (height, width):
             raise UserError(f"Frame {count} for {path} differs in size from the first one.")
