@@ -7,16 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from avatar3d.avatar.state import SplatState
-from avatar3d.geometry import matrix_to_quaternion, quaternion_multiply
+from avatar3d.kernels import Attributes, Binding, BoundGaussians, bind_gaussians
 
-__all__ = [
-    "BASIS_UNITS",
-    "FaceParameters",
-    "Gaussians",
-    "SplatParameters",
-    "SplatRig",
-    "pose_gaussians",
-]
+__all__ = ["BASIS_UNITS", "FaceParameters", "SplatParameters", "SplatRig", "pose_gaussians"]
 
 BASIS_UNITS = (0.0133, 0.0133, 0.0133, 1.0, 1.0, 1.0, 1.0, 0.667, 0.667, 0.667)
 """Unit of each basis row (position 3, quat 4, color 3) while it is learned.
@@ -42,17 +35,6 @@ class FaceParameters:
     T_camera_torso: Tensor
 
 
-@dataclass
-class Gaussians:
-    """N activated Gaussians in the camera frame: what `kernels.rasterize` takes."""
-
-    means: Tensor
-    quats: Tensor
-    scales: Tensor
-    opacities: Tensor
-    colors: Tensor
-
-
 class SplatParameters(nn.Module):
     """The learned part of a `SplatState`; names and shapes are those of the state.
 
@@ -73,17 +55,30 @@ class SplatParameters(nn.Module):
 
     def __init__(self, state: SplatState, device: str | torch.device = "cpu") -> None:
         super().__init__()
-        units = torch.tensor(BASIS_UNITS, device=device)[:, None]
-        self.register_buffer("units", units)
+        self.register_buffer("units", torch.tensor(BASIS_UNITS, device=device))
         for name in self.NAMES:
             value = torch.tensor(getattr(state, name), dtype=torch.float32, device=device)
-            self.register_parameter(name, nn.Parameter(value / units if name == "basis" else value))
+            self.register_parameter(
+                name, nn.Parameter(value / self.units[:, None] if name == "basis" else value)
+            )
+
+    def attributes(self) -> Attributes:
+        """The parameters as the binding kernel takes them."""
+        return Attributes(
+            self.position,
+            self.quat,
+            self.log_scale,
+            self.opacity,
+            self.color,
+            self.basis,
+            self.units,
+        )
 
     def write_to(self, state: SplatState) -> None:
         """Copy the parameters back into `state`."""
         for name in self.NAMES:
             value = getattr(self, name).detach()
-            value = value * self.units if name == "basis" else value.clone()
+            value = value * self.units[:, None] if name == "basis" else value.clone()
             setattr(state, name, value.cpu().numpy())
 
 
@@ -99,17 +94,16 @@ class SplatRig:
         bound = int((state.face >= 0).sum())
         if bound and (state.face[:bound] < 0).any():
             raise ValueError("bound Gaussians must come before the torso's")
-        self.bound = bound
         self.vertices = tensor(state.vertices)
         self.expression = tensor(state.expression).flatten(1)
-        self.corners = tensor(state.faces, torch.long)[tensor(state.face[:bound], torch.long)]
-        self.bary = tensor(state.bary[:bound])
         self.eyes = [tensor((state.eye == side).nonzero()[0], torch.long) for side in (1, 2)]
         self.eye_centers = tensor(state.eye_centers)
-        torso_weight = torch.ones(len(state), device=device)
-        torso_weight[:bound] = (tensor(state.torso_weight)[self.corners] * self.bary).sum(-1)
-        self.torso_weight = torso_weight[:, None]
-        self.follows_torso = self.torso_weight >= 0.5
+        corners = state.faces[state.face[:bound]]
+        torso_weight = np.ones(len(state), np.float32)
+        torso_weight[:bound] = (state.torso_weight[corners] * state.bary[:bound]).sum(-1)
+        self.binding = Binding(
+            tensor(corners, torch.int32), tensor(state.bary[:bound]), tensor(torso_weight)
+        )
         self.mean = tensor(state.mean)
         self.signal_min, self.signal_max = tensor(state.signal_min), tensor(state.signal_max)
         self.limit = float(state.limit)
@@ -134,62 +128,21 @@ class SplatRig:
 
 def pose_gaussians(
     rig: SplatRig, parameters: SplatParameters, face: FaceParameters, use_basis: bool = True
-) -> Gaussians:
-    """Gaussians in the camera frame.
+) -> BoundGaussians:
+    """Gaussians in the camera frame, activated, as `kernels.rasterize` takes them.
 
-    Gradients reach the learned parameters, the expression (through the anchor points), the gaze
-    and both transforms (through the means). The triangles' orientations are taken as constants:
-    their derivative is second to that of the positions and would double the cost.
+    Gradients reach the learned parameters, the expression and gaze (through the anchor points)
+    and both transforms (through the means); the triangles' orientations count as constants.
     """
-    vertices = rig.head_vertices(face.weights, face.gaze)
-    corners = vertices[rig.corners]
-    anchor = (corners * rig.bary[:, :, None]).sum(1)
-    with torch.no_grad():
-        frames = triangle_frames(corners)
-        frame_quats = matrix_to_quaternion(frames)
-
-    position, quat, color = parameters.position, parameters.quat, parameters.color
-    if use_basis and parameters.basis.shape[-1]:
-        with_basis = len(parameters.basis)
-        delta = parameters.basis @ rig.basis_weights(parameters, face)
-        delta = delta * parameters.units.T
-        position = _add_to_first(position, delta[:, :3], with_basis)
-        quat = _add_to_first(quat, delta[:, 3:7], with_basis)
-        color = _add_to_first(color, delta[:, 7:], with_basis)
-
-    n = rig.bound
-    moved = anchor + (frames @ position[:n, :, None]).squeeze(-1)
-    points = torch.cat([moved, position[n:]])
-    by_head = points @ face.T_camera_head[:3, :3].T + face.T_camera_head[:3, 3]
-    by_torso = points @ face.T_camera_torso[:3, :3].T + face.T_camera_torso[:3, 3]
-    means = torch.lerp(by_head, by_torso, rig.torso_weight)
-
-    local = torch.cat([quaternion_multiply(frame_quats, quat[:n]), quat[n:]])
-    with torch.no_grad():
-        head_quat = matrix_to_quaternion(face.T_camera_head[:3, :3])
-        torso_quat = matrix_to_quaternion(face.T_camera_torso[:3, :3])
-        carrier = torch.where(rig.follows_torso, torso_quat, head_quat)
-    return Gaussians(
-        means=means,
-        quats=quaternion_multiply(carrier, local),
-        scales=parameters.log_scale.exp(),
-        opacities=parameters.opacity.sigmoid(),
-        colors=color,
+    blended = use_basis and parameters.basis.shape[-1] > 0
+    return bind_gaussians(
+        rig.binding,
+        parameters.attributes(),
+        rig.head_vertices(face.weights, face.gaze),
+        face.T_camera_head,
+        face.T_camera_torso,
+        rig.basis_weights(parameters, face) if blended else None,
     )
-
-
-def triangle_frames(corners: Tensor) -> Tensor:
-    """Rotation (N, 3, 3) of each triangle (N, 3 corners, 3): columns first edge, n x u, normal."""
-    u = nn.functional.normalize(corners[:, 1] - corners[:, 0], dim=-1, eps=1e-12)
-    n = torch.linalg.cross(u, corners[:, 2] - corners[:, 0])
-    n = nn.functional.normalize(n, dim=-1, eps=1e-12)
-    return torch.stack([u, torch.linalg.cross(n, u), n], -1)
-
-
-def _add_to_first(values: Tensor, delta: Tensor, count: int) -> Tensor:
-    if count == len(values):
-        return values + delta
-    return torch.cat([values[:count] + delta, values[count:]])
 
 
 def _eye_rotation(gaze: Tensor) -> Tensor:
