@@ -52,10 +52,12 @@ def inspect_clip(path: Path, config: CaptureConfig) -> Framing:
     length = config.duration or max(info.duration - config.start, 1 / fps)
     every = max(1, int(length * fps) // _LOOKS)
     boxes: list[np.ndarray] = []
-    count, most, size = 0, 0, (info.height, info.width)
+    count, looks, most, size = 0, 0, 0, (info.height, info.width)
     detect = face_boxes()
     for image in read_frames(path, fps, config.start, config.duration):
         if count % every == 0:
+            looks += 1
+            every = every * 2 if looks % (2 * _LOOKS) == 0 else every  # longer than declared
             found = detect(image)
             most = max(most, len(found))
             boxes.extend(found[:1] if not boxes else [_nearest(found, boxes[-1])] if found else [])

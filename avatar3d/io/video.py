@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["VideoInfo", "probe", "read_frames", "write_video"]
 
 MAX_SIDE = 16384
+_MAX_PLAUSIBLE_FPS = 250.0
+_RATE_PACKETS = 600
 _MAX_BROKEN_PACKETS = 50
 _RGB_MATRIX_BT601, _RGB_MATRIX_BT709 = 5, 1
 _UNSPECIFIED_MATRIX = 2
+_EXACT = 0x2 | 0x2000 | 0x40000
+"""Scaler flags: bilinear, full chroma, accurate rounding; without them greys come out 1 darker."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +66,16 @@ def probe(path: str | Path) -> VideoInfo:
         if frame is None:
             raise UserError(f"No frame of {path} can be decoded; re-encode or re-download it.")
         width, height = _display_size(frame, stream)
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
-        fps = fps if 1 <= fps <= 1000 else 25.0
-        nominal = float(stream.guessed_rate or fps)
         duration = _declared_duration(container, stream)
-        frames = stream.frames or round((duration or 0) * fps) or 1
+        fps, span = _rate(path, stream, whole=duration is None)
+        duration = duration or span
+        nominal = float(stream.guessed_rate or fps)
         return VideoInfo(
             width=width,
             height=height,
             fps=fps,
-            frames=frames,
-            duration=duration or frames / fps,
+            frames=stream.frames or max(1, round(duration * fps)),
+            duration=duration,
             rotation=_rotation(frame),
             has_audio=bool(container.streams.audio),
             variable_rate=abs(nominal - fps) > 0.01 * fps,
@@ -106,12 +109,14 @@ def read_frames(
     """
     path = Path(path)
     with _opened(path) as (container, stream):
-        rate = fps or float(stream.average_rate or stream.guessed_rate or 25)
+        rate = fps or _rate(path, stream)[0]
         declared = _declared_duration(container, stream)
         stop = None if duration is None else math.ceil(duration * rate - 1e-6)
         size: tuple[int, int] | None = None
         count, last_time = 0, 0.0
-        for frame, first, second in _with_next_time(_timed(container, stream, path), 1 / rate):
+        for frame, first, second in _with_next_time(
+            _timed(container, stream, path, rate), 1 / rate
+        ):
             if stop is not None and count >= stop:
                 return
             last_time = second
@@ -191,7 +196,10 @@ def _encode(
         padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), "rgb24")
         picture = picture.reformat(
-            format="yuv420p", dst_colorspace=_RGB_MATRIX_BT709, dst_color_range=1
+            format="yuv420p",
+            dst_colorspace=_RGB_MATRIX_BT709,
+            dst_color_range=1,
+            interpolation=_EXACT,
         )
         picture.pts, picture.time_base = count, 1 / rate
         output.mux(video.encode(picture))
@@ -309,9 +317,9 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
         yield from frames
 
 
-def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Any, float]]:
+def _timed(container: Any, stream: Any, path: Path, rate: float) -> Iterator[tuple[Any, float]]:
     """Frames with their time in seconds since the first, increasing."""
-    step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    step = 1 / rate
     first = previous = None
     for frame in _decoded(container, stream, path):
         time = frame.time
@@ -340,10 +348,11 @@ def _to_rgb(frame: Any, stream: Any) -> np.ndarray:
     matrix = int(frame.colorspace)
     if matrix == _UNSPECIFIED_MATRIX:
         matrix = _RGB_MATRIX_BT709 if frame.height >= 720 else _RGB_MATRIX_BT601
+    options = {"format": "rgb24", "interpolation": _EXACT}
     try:
-        image = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
+        image = frame.reformat(src_colorspace=matrix, **options).to_ndarray()
     except (ValueError, OSError):  # colour matrices that the scaler does not know
-        image = frame.reformat(format="rgb24", src_colorspace=_RGB_MATRIX_BT709).to_ndarray()
+        image = frame.reformat(src_colorspace=_RGB_MATRIX_BT709, **options).to_ndarray()
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1 and 0.1 < aspect < 10:
         image = _fit_size(image, _square_pixel_size(image.shape[0], image.shape[1], aspect))
@@ -374,6 +383,28 @@ def _fit_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def _rate(path: Path, stream: Any, whole: bool = False) -> tuple[float, float]:
+    """Mean frames per second and seconds spanned.
+
+    Some files declare nothing or their clock (1000 per second, e.g. recordings made in a browser);
+    then the packets tell. The span is measured on the whole file only if asked for.
+    """
+    declared = float(stream.average_rate or 0)
+    if 1 <= declared <= _MAX_PLAUSIBLE_FPS and not whole:
+        return declared, 0.0
+    times: list[float] = []
+    with _opened(path) as (container, own):
+        for packet in container.demux(own):
+            if packet.pts is not None and packet.time_base is not None:
+                times.append(float(packet.pts * packet.time_base))
+            if len(times) >= _RATE_PACKETS and not whole:
+                break
+    span = max(times) - min(times) if times else 0.0
+    measured = (len(times) - 1) / span if span > 0 else 25.0
+    fps = declared if 1 <= declared <= _MAX_PLAUSIBLE_FPS else min(max(measured, 1.0), 1000.0)
+    return fps, span + 1 / fps
 
 
 def _declared_duration(container: Any, stream: Any) -> float | None:
