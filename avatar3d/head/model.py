@@ -48,6 +48,7 @@ class HeadModel:
         landmark_bary: (478, 3) barycentric coordinates in that triangle.
         landmark_sigma: (478,) metres, how far a landmark slides over the surface with the view;
             large on the face oval.
+        recipe: for a model that is built rather than read, what it was built from; empty otherwise.
     """
 
     name: str
@@ -65,6 +66,7 @@ class HeadModel:
     landmark_faces: np.ndarray
     landmark_bary: np.ndarray
     landmark_sigma: np.ndarray
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         vertices, faces = len(self.template), len(self.faces)
@@ -103,8 +105,13 @@ class HeadModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the geometry; tracking made with one model must not be used with another."""
-        digest = hashlib.sha256()
+        """Hash of the model; tracking made with one model must not be used with another.
+
+        A built model is known by its recipe, because its last bits differ from machine to machine.
+        """
+        digest = hashlib.sha256(self.recipe.encode())
+        if self.recipe:
+            return digest.hexdigest()[:16]
         for array in (self.template, self.faces, self.identity, self.expression):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -151,7 +158,8 @@ class HeadModel:
         for field in ("identity", "expression"):
             arrays[field] = arrays[field].astype(np.float16)
         arrays["expression_names"] = np.array(self.expression_names)
-        arrays["name"] = np.array(self.name)
+        for field in ("name", "recipe"):
+            arrays[field] = np.array(arrays[field])
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, format_version=np.array(FORMAT_VERSION), **arrays)
 
@@ -171,7 +179,8 @@ class HeadModel:
             raise UserError(
                 f"Cannot read the head model {path} ({error}); run `avatar3d assets rebuild`."
             ) from error
-        arrays["name"] = str(arrays["name"])
+        for field in ("name", "recipe"):
+            arrays[field] = str(arrays[field])
         arrays["expression_names"] = tuple(str(name) for name in arrays["expression_names"])
         for field in ("identity", "expression"):
             arrays[field] = arrays[field].astype(np.float32)

