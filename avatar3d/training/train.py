@@ -22,7 +22,7 @@ from avatar3d.progress import say, track
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.data import train_count
-from avatar3d.training.events import Done, Event
+from avatar3d.training.events import Done, Event, FrameRefined, Step
 from avatar3d.training.listeners import PreviewWriter, TensorBoardLog
 from avatar3d.training.loop import SplatTraining
 
@@ -68,9 +68,8 @@ def train(
     log, previews = TensorBoardLog(run), PreviewWriter(run)
     everyone: tuple[Callable[[Event], None], ...] = (log, previews, *listeners)
     with _stop_on_signals(training):
-        for event in track(training.events(), "Training the avatar", len(training) + 1):
-            for listener in everyone:
-                listener(event)
+        progress = _tell(training.events(), everyone)
+        for event in track(progress, "Training the avatar", len(training) + 1):
             if isinstance(event, Done):
                 avatar = event.avatar
     if avatar is None:
@@ -79,6 +78,17 @@ def train(
     avatar.driver = _fit_driver(subject, training.tracking, model, config)
     avatar.save(output)
     return avatar
+
+
+def _tell(
+    events: Iterator[Event], listeners: tuple[Callable[[Event], None], ...]
+) -> Iterator[Event]:
+    """Pass every event to the listeners, and on those that count as progress."""
+    for event in events:
+        for listener in listeners:
+            listener(event)
+        if isinstance(event, Step | FrameRefined | Done):
+            yield event
 
 
 def run_folder(output: str | Path) -> Path:
