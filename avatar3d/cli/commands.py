@@ -63,6 +63,21 @@ def capture(
 
 
 @app.command()
+def synth(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Video to write, .mp4.")],
+    seconds: Annotated[float, typer.Option(min=0.2, max=600, help="Length.")] = 12.0,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Width and height.")] = 512,
+    seed: Annotated[int, typer.Option(help="Another number is another person.")] = 0,
+) -> None:
+    """Make a video of a synthetic, speaking person: nobody's face, for trying things out."""
+    from avatar3d.synth import make_synthetic, write_video
+
+    with _timed("Made"):
+        write_video(make_synthetic(seed, seconds, 25, size), output)
+    print(output)
+
+
+@app.command()
 def train(
     subject: Annotated[Path, typer.Argument(help="Subject folder that capture wrote.")],
     overrides: Overrides = None,
@@ -135,10 +150,11 @@ def export(
     avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="html or ply; default by the file's suffix.")
+        str | None,
+        typer.Option("--format", help="html, glb, ply or png; default by the file's suffix."),
     ] = None,
 ) -> None:
-    """Write the avatar as a self-contained viewer page or as a PLY for splat viewers."""
+    """Write the avatar for others: viewer page (html), splats (ply), mesh (glb), pictures (png)."""
     from avatar3d.avatar import load
     from avatar3d.export import export as run
 
