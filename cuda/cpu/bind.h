@@ -1,10 +1,9 @@
 // Gaussians from the frame of the mesh they ride on to the camera's frame, and back.
 #pragma once
 
+#include "avatar3d/binding.h"
 #include "lanes.h"
 #include "parallel.h"
-
-#include "avatar3d/binding.h"
 
 namespace {
 
@@ -119,7 +118,7 @@ inline BatchRange batch_at(const BindInput& in, int batch) {
   return {first, smaller(kWidth, in.count - first)};
 }
 
-void bind(const BindInput& in, const BindOutput& out, int threads) {
+void bind(const BindInput& in, const BindOutput& out, [[maybe_unused]] int threads) {
   const RigidTransform head = rigid_of(in.head), torso = rigid_of(in.torso);
   const int batches = batch_count(in);
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -154,8 +153,8 @@ void bind(const BindInput& in, const BindOutput& out, int threads) {
 constexpr int kSlices = 8;
 
 struct SliceSums {
-  float* weights;   // (K,)
-  float* vertices;  // (V, 3)
+  float* weights;     // (K,)
+  float* vertices;    // (V, 3)
   double camera[24];  // head then torso, (3, 4) each
 };
 
@@ -260,7 +259,8 @@ inline void bind_backward_batch(const BindInput& in, const BindGradient& grad,
     basis_backward(in, grad, range.first + l, rows[l], sums.weights);
 }
 
-void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratch, int threads) {
+void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratch,
+                   [[maybe_unused]] int threads) {
   const RigidTransform head = rigid_of(in.head), torso = rigid_of(in.torso);
   const int batches = batch_count(in);
   const size_t weight_floats = grad.weights ? (size_t)in.basis_size : 0;

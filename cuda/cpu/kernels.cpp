@@ -1,6 +1,8 @@
 // Compiled once per instruction set with A3D_SIMD = 512, 256 or 0 and the matching flags.
-// Everything it includes is in unnamed namespaces or `static`, and it uses no std:: templates, so the
-// linker cannot hand one build's code to another.
+// Everything it includes is in unnamed namespaces or `static`, and it uses no std:: templates, so
+// the linker cannot hand one build's code to another.
+#include <math.h>  // sqrtf for include/, which brings no standard header itself
+
 #include "bind.h"
 #include "mesh.h"
 #include "raster_backward.h"
@@ -20,8 +22,8 @@ namespace avatar3d {
 #endif
 
 const Kernels* A3D_TABLE() {
-  static const Kernels table = {A3D_NAME, rasterize, rasterize_backward, l1_ssim,
-                                rasterize_mesh, bind, bind_backward};
+  static const Kernels table = {A3D_NAME,       rasterize, rasterize_backward, l1_ssim,
+                                rasterize_mesh, bind,      bind_backward};
   return &table;
 }
 

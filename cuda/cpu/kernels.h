@@ -1,5 +1,6 @@
-// What the CPU kernels take and return. One table of functions per instruction set; module.cpp picks.
-// Only plain data here: the tables are built from translation units with different compiler flags.
+// What the CPU kernels take and return. One table of functions per instruction set; module.cpp
+// picks. Only plain data here: the tables are built from translation units with different compiler
+// flags.
 #pragma once
 
 #include <stddef.h>
@@ -22,12 +23,12 @@ void* reserve_bytes(Buffer& buffer, size_t bytes);
 // All tensors are contiguous float32. H, W rows and columns, N Gaussians.
 struct RasterInput {
   int count;
-  const float* means;      // (N, 3) world
-  const float* quats;      // (N, 4) wxyz
-  const float* scales;     // (N, 3)
-  const float* opacities;  // (N,)
-  const float* colors;     // (N, 3)
-  const float* viewmat;    // (4, 4) world to camera
+  const float* means;       // (N, 3) world
+  const float* quats;       // (N, 4) wxyz
+  const float* scales;      // (N, 3)
+  const float* opacities;   // (N,)
+  const float* colors;      // (N, 3)
+  const float* viewmat;     // (4, 4) world to camera
   const float* intrinsics;  // (3, 3)
   const float* background;  // (3,) or (H, W, 3)
   bool background_is_image;
@@ -55,7 +56,8 @@ struct RasterGradient {
   float* mean2d;      // (N, 2): sum over pixels of |gradient| at the projected centre
 };
 
-// What the backward reuses of the forward, and both passes' scratch memory. M (tile, Gaussian) pairs.
+// What the backward reuses of the forward, and both passes' scratch memory. M (tile, Gaussian)
+// pairs.
 struct RasterState {
   Buffer splats;      // Splat[N]
   Buffer rects;       // TileRect[N]
@@ -74,7 +76,7 @@ struct SsimInput {
   const float* target;  // (H, W, 3)
   const float* weight;  // (H, W) or null
   int width, height;
-  float l1_factor;    // loss = sum over values of weight (l1_factor |d| + ssim_factor (1 - ssim))
+  float l1_factor;  // loss = sum over values of weight (l1_factor |d| + ssim_factor (1 - ssim))
   float ssim_factor;
 };
 
@@ -89,20 +91,20 @@ struct MeshInput {
 // blendshapes; K blendshape weights; V vertices. See avatar3d.kernels.bind_gaussians.
 struct BindInput {
   int count, bound, with_basis, basis_size, vertex_count;
-  const float* position;   // (N, 3)
-  const float* quat;       // (N, 4)
-  const float* log_scale;  // (N, 3)
-  const float* opacity;    // (N,)
-  const float* color;      // (N, 3)
-  const float* basis;      // (with_basis, 10, K)
-  const float* weights;    // (K,)
-  const float* units;      // (10,)
-  const float* vertices;   // (V, 3)
-  const int32_t* corners;  // (bound, 3)
-  const float* bary;       // (bound, 3)
+  const float* position;      // (N, 3)
+  const float* quat;          // (N, 4)
+  const float* log_scale;     // (N, 3)
+  const float* opacity;       // (N,)
+  const float* color;         // (N, 3)
+  const float* basis;         // (with_basis, 10, K)
+  const float* weights;       // (K,)
+  const float* units;         // (10,)
+  const float* vertices;      // (V, 3)
+  const int32_t* corners;     // (bound, 3)
+  const float* bary;          // (bound, 3)
   const float* torso_weight;  // (N,)
-  const float* head;       // (4, 4)
-  const float* torso;      // (4, 4)
+  const float* head;          // (4, 4)
+  const float* torso;         // (4, 4)
 };
 
 struct BindOutput {

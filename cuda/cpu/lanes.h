@@ -1,10 +1,9 @@
 // kWidth numbers that behave as one, so that the formulas in include/ run on whole vectors.
 #pragma once
 
+#include "avatar3d/common.h"
 #include "parallel.h"
 #include "simd.h"
-
-#include "avatar3d/common.h"
 
 namespace {
 

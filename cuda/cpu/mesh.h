@@ -1,10 +1,9 @@
 // A z-buffer: each thread owns a band of rows and walks all triangles that reach it.
 #pragma once
 
+#include "avatar3d/triangle.h"
 #include "parallel.h"
 #include "simd.h"
-
-#include "avatar3d/triangle.h"
 
 namespace {
 

@@ -132,9 +132,10 @@ struct Scene {
     expect(intrinsics, 9, "K");
     const bool is_image = background.ndim() == 3;
     expect(background, is_image ? 3 * pixels : 3, "background");
-    return RasterInput{(int)n,         means.data(),      quats.data(),      scales.data(),
-                       opacities.data(), colors.data(),   viewmat.data(),    intrinsics.data(),
-                       background.data(), is_image,       width,             height};
+    return RasterInput{
+        (int)n,        means.data(),   quats.data(),      scales.data(),     opacities.data(),
+        colors.data(), viewmat.data(), intrinsics.data(), background.data(), is_image,
+        width,         height};
   }
 };
 
@@ -203,12 +204,8 @@ double l1_ssim(FloatIn image, FloatIn target, std::optional<FloatIn> weight, flo
   expect(target, image.size(), "target");
   if (weight) expect(*weight, image.size() / 3, "weight");
   if (gradient) expect(*gradient, image.size(), "gradient");
-  const SsimInput in = {image.data(),
-                        target.data(),
-                        weight ? weight->data() : nullptr,
-                        (int)image.shape(1),
-                        (int)image.shape(0),
-                        l1_factor,
+  const SsimInput in = {image.data(),        target.data(),       weight ? weight->data() : nullptr,
+                        (int)image.shape(1), (int)image.shape(0), l1_factor,
                         ssim_factor};
   nb::gil_scoped_release unlocked;
   std::shared_ptr<State> state = pool().take();
@@ -258,11 +255,25 @@ struct Rig {
     expect(torso_weight, n, "torso_weight");
     expect(head, 16, "T_head");
     expect(torso, 16, "T_torso");
-    return BindInput{(int)n,           (int)bound,      (int)with_basis,     (int)k,
-                     (int)(vertices.size() / 3),        position.data(),     quat.data(),
-                     log_scale.data(), opacity.data(),  color.data(),        basis.data(),
-                     weights.data(),   units.data(),    vertices.data(),     corners.data(),
-                     bary.data(),      torso_weight.data(), head.data(),     torso.data()};
+    return BindInput{(int)n,
+                     (int)bound,
+                     (int)with_basis,
+                     (int)k,
+                     (int)(vertices.size() / 3),
+                     position.data(),
+                     quat.data(),
+                     log_scale.data(),
+                     opacity.data(),
+                     color.data(),
+                     basis.data(),
+                     weights.data(),
+                     units.data(),
+                     vertices.data(),
+                     corners.data(),
+                     bary.data(),
+                     torso_weight.data(),
+                     head.data(),
+                     torso.data()};
   }
 };
 
@@ -379,9 +390,9 @@ NB_MODULE(_native, m) {
   m.def("l1_ssim", &l1_ssim, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg().none());
   m.def("rasterize_mesh", &rasterize_mesh);
-  nb::class_<Rig>(m, "Rig")
-      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn,
-                    IntIn, FloatIn, FloatIn, FloatIn, FloatIn>());
+  nb::class_<Rig>(m, "Rig").def(
+      nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn,
+               IntIn, FloatIn, FloatIn, FloatIn, FloatIn>());
   m.def("bind", &bind);
   const auto none = [] { return nb::arg().none(); };
   m.def("bind_backward", &bind_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),

@@ -1,5 +1,5 @@
-// The blend replayed front to back with the gradient of every pixel, then the projection's backward.
-// Each (tile, Gaussian) pair owns one slot, so there are no atomics and the sums do not
+// The blend replayed front to back with the gradient of every pixel, then the projection's
+// backward. Each (tile, Gaussian) pair owns one slot, so there are no atomics and the sums do not
 // depend on how many threads there are.
 #pragma once
 
@@ -31,8 +31,8 @@ inline void read_tile(const RasterInput& in, const RasterGradient& grad, const T
     for (int x = 0; x < n; x++) {
       rows[1][x] = v[3 * x], rows[2][x] = v[3 * x + 1], rows[3][x] = v[3 * x + 2];
       // Alpha = 1 - T, so its gradient acts like a background of "colour" -v_alpha.
-      rows[0][x] = c[3 * x] * v[3 * x] + c[3 * x + 1] * v[3 * x + 1] +
-                   c[3 * x + 2] * v[3 * x + 2] - v_alpha[x] * (1.0f - alpha[x]);
+      rows[0][x] = c[3 * x] * v[3 * x] + c[3 * x + 1] * v[3 * x + 1] + c[3 * x + 2] * v[3 * x + 2] -
+                   v_alpha[x] * (1.0f - alpha[x]);
     }
     const int by = (y - tile.y0) / kBlockY, lane = (y - tile.y0) % kBlockY * kBlockX;
     for (int bx = 0; bx < kBlocksX; bx++)
@@ -65,7 +65,7 @@ inline void background_backward(const RasterInput& in, const RasterGradient& gra
 template <bool kMean2d>
 A3D_INLINE void replay_block(const SplatVectors& g, const Vec color[3], const Vec conic[3],
                              const BlockTable& table, int b, ReplayState& state, Vec* acc) {
-  float(*block)[kWidth] = state.v[b];
+  float (*block)[kWidth] = state.v[b];
   const Vec T = load(block[0]);
   const Vec dx = sub(load(table.x[b]), g.x), dy = sub(load(table.y[b]), g.y);
   const Vec p = g.log2_alpha(dx, dy);
@@ -119,7 +119,7 @@ inline void replay_tile(const Splat* splats, const Entry* list, const uint64_t* 
 
 template <bool kMean2d>
 inline void replay_all(const RasterInput& in, const RasterGradient& grad, RasterState& state,
-                       int threads) {
+                       [[maybe_unused]] int threads) {
   static const BlockTable table;
   const int tiles = state.tiles_x * state.tiles_y;
   const Splat* splats = data<Splat>(state.splats);
@@ -201,14 +201,13 @@ inline void project_backward_batch(const PinholeCamera& camera, const RasterInpu
   store_columns<3>(sums + 6, n, grad.colors + 3 * i);
   if (grad.mean2d) store_columns<2>(sums + 9, n, grad.mean2d + 2 * i);
   if (grad.viewmat) {
-    for (int k = 0; k < 9; k++)
-      camera_sums[k / 3 * 4 + k % 3] = sum(select(drawn, g.r[k], zero).v);
+    for (int k = 0; k < 9; k++) camera_sums[k / 3 * 4 + k % 3] = sum(select(drawn, g.r[k], zero).v);
     for (int k = 0; k < 3; k++) camera_sums[k * 4 + 3] = sum(select(drawn, g.t[k], zero).v);
   }
 }
 
 inline void project_backward_all(const RasterInput& in, const RasterGradient& grad,
-                                 RasterState& state, int threads) {
+                                 RasterState& state, [[maybe_unused]] int threads) {
   const PinholeCamera camera = camera_of(in);
   const int batches = (in.count + kWidth - 1) / kWidth;
   float* partial = reserve<float>(state.partial, 12 * (size_t)batches);

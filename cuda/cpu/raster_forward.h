@@ -1,5 +1,5 @@
-// Front-to-back blending, one tile at a time with its state in L1: for each Gaussian, for each block
-// of the tile that its ellipse touches, kWidth pixels at once.
+// Front-to-back blending, one tile at a time with its state in L1: for each Gaussian, for each
+// block of the tile that its ellipse touches, kWidth pixels at once.
 #pragma once
 
 #include "raster_tiles.h"
@@ -47,9 +47,10 @@ constexpr int kSides = 2 * kBlocksY;
 static_assert(kBlocksY == 8, "row_spans packs eight rows");
 
 struct RowTable {
-  alignas(64) float top[kSides];     // first pixel centre
-  alignas(64) float side[kSides];    // -1 left, 1 right
-  alignas(64) float centre[kSides];  // last pixel centre of the first block on the left, first right
+  alignas(64) float top[kSides];   // first pixel centre
+  alignas(64) float side[kSides];  // -1 left, 1 right
+  alignas(
+      64) float centre[kSides];  // last pixel centre of the first block on the left, first right
   RowTable() {
     for (int i = 0; i < kSides; i++) {
       const bool right = i >= kBlocksY;
@@ -69,23 +70,23 @@ A3D_INLINE uint64_t row_spans(const Vec* column, const Mask* valid) {
   const __m256 right = _mm512_extractf32x8_ps(column[0], 1);
   const __m256i from = _mm256_cvtps_epi32(_mm256_ceil_ps(
       _mm256_min_ps(_mm256_max_ps(left, _mm256_setzero_ps()), _mm256_set1_ps(kBlocksX))));
-  const __m256i to = _mm256_cvtps_epi32(_mm256_floor_ps(_mm256_min_ps(
-      _mm256_max_ps(right, _mm256_set1_ps(-1.0f)), _mm256_set1_ps(kBlocksX - 1.0f))));
-  const __m256i span =
-      _mm256_and_si256(_mm256_sllv_epi32(all, from),
-                       _mm256_srlv_epi32(all, _mm256_sub_epi32(_mm256_set1_epi32(kBlocksX - 1), to)));
+  const __m256i to = _mm256_cvtps_epi32(_mm256_floor_ps(
+      _mm256_min_ps(_mm256_max_ps(right, _mm256_set1_ps(-1.0f)), _mm256_set1_ps(kBlocksX - 1.0f))));
+  const __m256i span = _mm256_and_si256(
+      _mm256_sllv_epi32(all, from),
+      _mm256_srlv_epi32(all, _mm256_sub_epi32(_mm256_set1_epi32(kBlocksX - 1), to)));
   const __mmask8 both_valid = (__mmask8)(valid[0] & (valid[0] >> 8));
   return (uint64_t)_mm_cvtsi128_si64(
       _mm256_cvtepi32_epi8(_mm256_maskz_mov_epi32(both_valid, span)));
 #elif A3D_SIMD == 256
   const __m256i all = _mm256_set1_epi32((1 << kBlocksX) - 1);
-  const __m256i from = _mm256_cvtps_epi32(
-      _mm256_ceil_ps(vmin(vmax(column[0], set(0.0f)), set(kBlocksX))));
-  const __m256i to = _mm256_cvtps_epi32(
-      _mm256_floor_ps(vmin(vmax(column[1], set(-1.0f)), set(kBlocksX - 1.0f))));
-  __m256i span =
-      _mm256_and_si256(_mm256_sllv_epi32(all, from),
-                       _mm256_srlv_epi32(all, _mm256_sub_epi32(_mm256_set1_epi32(kBlocksX - 1), to)));
+  const __m256i from =
+      _mm256_cvtps_epi32(_mm256_ceil_ps(vmin(vmax(column[0], set(0.0f)), set(kBlocksX))));
+  const __m256i to =
+      _mm256_cvtps_epi32(_mm256_floor_ps(vmin(vmax(column[1], set(-1.0f)), set(kBlocksX - 1.0f))));
+  __m256i span = _mm256_and_si256(
+      _mm256_sllv_epi32(all, from),
+      _mm256_srlv_epi32(all, _mm256_sub_epi32(_mm256_set1_epi32(kBlocksX - 1), to)));
   span = _mm256_and_si256(span, _mm256_castps_si256(both(valid[0], valid[1])));
   span = _mm256_sllv_epi32(span, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
   __m128i s = _mm_or_si128(_mm256_castsi256_si128(span), _mm256_extracti128_si256(span, 1));
@@ -104,9 +105,9 @@ A3D_INLINE uint64_t row_spans(const Vec* column, const Mask* valid) {
 #endif
 }
 
-// Blocks with a point where alpha reaches 1/255. That set is an ellipse, and what it leaves in a row
-// of blocks is convex, so the blocks it touches there are neighbours: from the one that holds its
-// leftmost point to the one that holds its rightmost.
+// Blocks with a point where alpha reaches 1/255. That set is an ellipse, and what it leaves in a
+// row of blocks is convex, so the blocks it touches there are neighbours: from the one that holds
+// its leftmost point to the one that holds its rightmost.
 A3D_INLINE uint64_t touched_blocks(const Splat& s, float gx, float gy, const RowTable& table) {
   const float reach = s.log2_opacity - kLog2MinAlpha;  // (a dx + b dy)^2 + (c dy)^2 on the ellipse
   Vec column[kSides / kWidth];
@@ -118,8 +119,8 @@ A3D_INLINE uint64_t touched_blocks(const Splat& s, float gx, float gy, const Row
     const Vec y = vmin(vmax(mul(side, set(s.right_y)), top), bottom);
     const Vec cy = mul(set(s.c), y);
     const Vec room = nmadd(cy, cy, set(reach));
-    const Vec x = madd(mul(side, set(s.inv_a)), root(vmax(room, set(0.0f))),
-                       madd(set(s.slope), y, set(gx)));
+    const Vec x =
+        madd(mul(side, set(s.inv_a)), root(vmax(room, set(0.0f))), madd(set(s.slope), y, set(gx)));
     column[v] = mul(sub(x, load(table.centre + v * kWidth)), set(1.0f / kBlockX));
     valid[v] = ge(room, set(0.0f));
   }
@@ -144,9 +145,9 @@ struct alignas(64) BlendState {
 };
 
 // One splat over one block. False when no pixel of the block is left to draw.
-A3D_INLINE bool blend_block(const SplatVectors& g, const Vec color[3], const BlockTable& table, int b,
-                            BlendState& state) {
-  float(*block)[kWidth] = state.v[b];
+A3D_INLINE bool blend_block(const SplatVectors& g, const Vec color[3], const BlockTable& table,
+                            int b, BlendState& state) {
+  float (*block)[kWidth] = state.v[b];
   const Vec T = load(block[0]);
   const Vec p = g.log2_alpha(sub(load(table.x[b]), g.x), sub(load(table.y[b]), g.y));
   const Vec alpha = keep(ge(p, set(kLog2MinAlpha)), vmin(exp2_of(p), set(kMaxAlpha)));
@@ -203,7 +204,7 @@ inline void write_tile(const RasterInput& in, const RasterOutput& out, const Til
   for (int y = tile.y0; y < tile.y1; y++) {
     const int by = (y - tile.y0) / kBlockY, lane = (y - tile.y0) % kBlockY * kBlockX;
     for (int bx = 0; bx < kBlocksX; bx++) {
-      const float(*block)[kWidth] = state.v[by * kBlocksX + bx];
+      const float (*block)[kWidth] = state.v[by * kBlocksX + bx];
       memcpy(row.left + bx * kBlockX, block[0] + lane, sizeof(float) * kBlockX);
       memcpy(row.red + bx * kBlockX, block[1] + lane, sizeof(float) * kBlockX);
       memcpy(row.green + bx * kBlockX, block[2] + lane, sizeof(float) * kBlockX);
@@ -235,7 +236,7 @@ inline void write_tile(const RasterInput& in, const RasterOutput& out, const Til
 }
 
 inline void blend_all(const RasterInput& in, const RasterOutput& out, RasterState& state,
-                      int threads) {
+                      [[maybe_unused]] int threads) {
   static const BlockTable table;
   static const RowTable rows;
   const int tiles = state.tiles_x * state.tiles_y;

@@ -1,10 +1,9 @@
 // Footprints, depth order and tile lists: everything the blending loops need.
 #pragma once
 
+#include "avatar3d/projection.h"
 #include "lanes.h"
 #include "parallel.h"
-
-#include "avatar3d/projection.h"
 
 namespace {
 
@@ -18,7 +17,8 @@ constexpr int kBlockY = kWidth / kBlockX;
 constexpr int kBlocksX = kTile / kBlockX;
 constexpr int kBlocksY = kTile / kBlockY;
 constexpr int kBlocks = kBlocksX * kBlocksY;
-static_assert(kBlocks <= 64 && kBlocks % kWidth == 0, "a tile's blocks are masked in whole vectors");
+static_assert(kBlocks <= 64 && kBlocks % kWidth == 0,
+              "a tile's blocks are masked in whole vectors");
 
 // 64 bytes. log2(alpha) at (dx, dy) from the centre = log2_opacity - (a dx + b dy)^2 - (c dy)^2;
 // squares of a Cholesky factor keep long thin Gaussians from cancelling.
@@ -27,8 +27,8 @@ struct Splat {
   float a, b, c;
   float log2_opacity;
   float red, green, blue;
-  // The ellipse alpha = 1/255: at height dy its sides are at slope dy +- sqrt(..) / a, its rightmost
-  // point is (half_x, right_y). half_x < 0: not drawn.
+  // The ellipse alpha = 1/255: at height dy its sides are at slope dy +- sqrt(..) / a, its
+  // rightmost point is (half_x, right_y). half_x < 0: not drawn.
   float slope, inv_a, half_x, right_y;
   float conic_a, conic_b, conic_c;
 };
@@ -134,8 +134,8 @@ inline void project_all(const RasterInput& in, float* radii, RasterState& state,
     load_columns<3>(in.colors + 3 * (size_t)first, count, color);
     SplatBatch s =
         project_batch(camera, load_batch(in, first, count), color[0] + color[1] + color[2]);
-    const Lanes rows[16] = {s.x,       s.y,        s.a,        s.b,        s.c,     s.log2_opacity,
-                            color[0],  color[1],   color[2],   s.slope,    s.inv_a, s.half_x,
+    const Lanes rows[16] = {s.x,       s.y,        s.a,        s.b,       s.c,     s.log2_opacity,
+                            color[0],  color[1],   color[2],   s.slope,   s.inv_a, s.half_x,
                             s.right_y, s.conic[0], s.conic[1], s.conic[2]};
     store_columns<16>(rows, count, &splats[first].x);
     s.depth = select(s.half_x >= Lanes(0.0f), s.depth, Lanes(-1.0f));
@@ -156,8 +156,8 @@ inline void project_all(const RasterInput& in, float* radii, RasterState& state,
   }
 }
 
-// Stable least-significant-digit radix sort of (key, value) pairs, 11 bits a pass, as many passes as
-// the range of the keys needs. Returns the sorted values, which are in either array.
+// Stable least-significant-digit radix sort of (key, value) pairs, 11 bits a pass, as many passes
+// as the range of the keys needs. Returns the sorted values, which are in either array.
 inline int32_t* radix_sort(uint32_t* keys, int32_t* values, uint32_t* keys2, int32_t* values2,
                            int n) {
   constexpr int kDigits = 2048;

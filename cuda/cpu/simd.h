@@ -1,6 +1,7 @@
-// A float vector and its mask, in three widths. The build defines A3D_SIMD as 512 (AVX-512F/DQ/BW/VL),
-// 256 (AVX2 + FMA) or 0 (plain loops, which any compiler turns into SSE2 or NEON).
-// Everything lives in an unnamed namespace: the same file is compiled once per instruction set.
+// A float vector and its mask, in three widths. The build defines A3D_SIMD as 512
+// (AVX-512F/DQ/BW/VL), 256 (AVX2 + FMA) or 0 (plain loops, which any compiler turns into SSE2 or
+// NEON). Everything lives in an unnamed namespace: the same file is compiled once per instruction
+// set.
 #pragma once
 
 #include <math.h>
@@ -148,11 +149,11 @@ inline Vec load_part(const float* p, int n) {
 inline void store_part(float* p, const Vec& a, int n) {
   for (int i = 0; i < n; i++) p[i] = a.v[i];
 }
-#define A3D_BINARY(NAME, TYPE, EXPRESSION)           \
-  inline TYPE NAME(const Vec& a, const Vec& b) {     \
-    TYPE r;                                          \
-    A3D_LANES r.v[i] = EXPRESSION;                   \
-    return r;                                        \
+#define A3D_BINARY(NAME, TYPE, EXPRESSION)       \
+  inline TYPE NAME(const Vec& a, const Vec& b) { \
+    TYPE r;                                      \
+    A3D_LANES r.v[i] = EXPRESSION;               \
+    return r;                                    \
   }
 A3D_BINARY(add, Vec, a.v[i] + b.v[i])
 A3D_BINARY(sub, Vec, a.v[i] - b.v[i])

@@ -3,16 +3,16 @@
 // maps go through memory.
 #pragma once
 
+#include "avatar3d/ssim.h"
 #include "lanes.h"
 #include "parallel.h"
-
-#include "avatar3d/ssim.h"
 
 namespace {
 
 using namespace avatar3d;
 
-constexpr int kRows = kWidth == 16 ? 4 : 2;  // output rows per step, so loads are shared in registers
+constexpr int kRows =
+    kWidth == 16 ? 4 : 2;  // output rows per step, so loads are shared in registers
 constexpr int kPad = 3 * kSsimRadius;
 constexpr int kMaps = 3;     // derivative maps: at E[x], E[x^2 + y^2], E[x y]
 constexpr int kMoments = 4;  // E[x], E[y], E[x^2 + y^2], E[x y]
@@ -27,10 +27,10 @@ struct Plane {
 };
 
 struct SsimPlan {
-  int n;         // floats in a row
-  int readable;  // n, or kWidth when the image is narrower
-  int groups;    // of kRows rows
-  size_t padded; // floats in a row buffer with kPad zeros on both sides
+  int n;          // floats in a row
+  int readable;   // n, or kWidth when the image is narrower
+  int groups;     // of kRows rows
+  size_t padded;  // floats in a row buffer with kPad zeros on both sides
   Plane image, target;
   float* maps;         // (groups * kRows, kMaps, readable)
   double* loss;        // per group

@@ -40,11 +40,10 @@ A3D_HD void triangle_frame(const F a[3], const F b[3], const F c[3], F rot[9]) {
 template <class F>
 A3D_HD void quaternion_of(const F m[9], F q[4]) {
   const F one(1.0f);
-  const F candidates[4][4] = {
-      {one + m[0] + m[4] + m[8], m[7] - m[5], m[2] - m[6], m[3] - m[1]},
-      {m[7] - m[5], one + m[0] - m[4] - m[8], m[1] + m[3], m[2] + m[6]},
-      {m[2] - m[6], m[1] + m[3], one - m[0] + m[4] - m[8], m[5] + m[7]},
-      {m[3] - m[1], m[2] + m[6], m[5] + m[7], one - m[0] - m[4] + m[8]}};
+  const F candidates[4][4] = {{one + m[0] + m[4] + m[8], m[7] - m[5], m[2] - m[6], m[3] - m[1]},
+                              {m[7] - m[5], one + m[0] - m[4] - m[8], m[1] + m[3], m[2] + m[6]},
+                              {m[2] - m[6], m[1] + m[3], one - m[0] + m[4] - m[8], m[5] + m[7]},
+                              {m[3] - m[1], m[2] + m[6], m[5] + m[7], one - m[0] - m[4] + m[8]}};
   F best = candidates[0][0];
   for (int k = 0; k < 4; k++) q[k] = candidates[0][k];
   for (int i = 1; i < 4; i++) {

@@ -14,8 +14,8 @@
 
 namespace avatar3d {
 
-// The maths is written over a number type: float on a GPU, a vector of lanes on a CPU. These are the
-// operations a number type has besides + - * / and comparisons whose results combine with &.
+// The maths is written over a number type: float on a GPU, a vector of lanes on a CPU. These are
+// the operations a number type has besides + - * / and comparisons whose results combine with &.
 A3D_HD float min_of(float a, float b) { return a < b ? a : b; }
 A3D_HD float max_of(float a, float b) { return a > b ? a : b; }
 A3D_HD float sqrt_of(float a) { return sqrtf(a); }

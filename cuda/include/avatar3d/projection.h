@@ -107,9 +107,9 @@ A3D_HD void factor_of(const ProjectionJacobian<F>& j, const CovarianceFrame<F>& 
                       F u[6]) {
   for (int i = 0; i < 2; i++)
     for (int k = 0; k < 3; k++)
-      u[3 * i + k] = (j.a[3 * i] * f.rot[k] + j.a[3 * i + 1] * f.rot[3 + k] +
-                      j.a[3 * i + 2] * f.rot[6 + k]) *
-                     scale[k];
+      u[3 * i + k] =
+          (j.a[3 * i] * f.rot[k] + j.a[3 * i + 1] * f.rot[3 + k] + j.a[3 * i + 2] * f.rot[6 + k]) *
+          scale[k];
 }
 
 template <class F>
@@ -158,12 +158,12 @@ template <class F>
 A3D_HD void quaternion_backward(const CovarianceFrame<F>& f, const F d[9], F out[4]) {
   const F w = f.q[0], x = f.q[1], y = f.q[2], z = f.q[3], two(2.0f);
   const F hw = two * (x * (d[7] - d[5]) + y * (d[2] - d[6]) + z * (d[3] - d[1]));
-  const F hx = two * (y * (d[3] + d[1]) + z * (d[6] + d[2]) + w * (d[7] - d[5]) -
-                      two * x * (d[4] + d[8]));
-  const F hy = two * (x * (d[3] + d[1]) + z * (d[7] + d[5]) + w * (d[2] - d[6]) -
-                      two * y * (d[0] + d[8]));
-  const F hz = two * (x * (d[6] + d[2]) + y * (d[7] + d[5]) + w * (d[3] - d[1]) -
-                      two * z * (d[0] + d[4]));
+  const F hx =
+      two * (y * (d[3] + d[1]) + z * (d[6] + d[2]) + w * (d[7] - d[5]) - two * x * (d[4] + d[8]));
+  const F hy =
+      two * (x * (d[3] + d[1]) + z * (d[7] + d[5]) + w * (d[2] - d[6]) - two * y * (d[0] + d[8]));
+  const F hz =
+      two * (x * (d[6] + d[2]) + y * (d[7] + d[5]) + w * (d[3] - d[1]) - two * z * (d[0] + d[4]));
   const F along = hw * w + hx * x + hy * y + hz * z;  // the normalisation removes this part
   out[0] = (hw - along * w) * f.inv_norm, out[1] = (hx - along * x) * f.inv_norm;
   out[2] = (hy - along * y) * f.inv_norm, out[3] = (hz - along * z) * f.inv_norm;
@@ -189,7 +189,8 @@ A3D_HD void point_backward(const PinholeCamera& c, const ProjectionJacobian<F>& 
           fy * (((one + in_y) * j.ty * dj12 - dj11) * j.rz - py * v_mean2d[1]);
 }
 
-// v_mean2d: gradient at the centre; v_conic: at (A, B, C) of sigma = (A dx^2 + C dy^2) / 2 + B dx dy.
+// v_mean2d: gradient at the centre; v_conic: at (A, B, C) of sigma = (A dx^2 + C dy^2) / 2 + B dx
+// dy.
 template <class F>
 A3D_HD void project_backward(const PinholeCamera& camera, const Gaussian<F>& g, const F v_mean2d[2],
                              const F v_conic[3], GaussianGradient<F>& out) {
