@@ -55,16 +55,11 @@ class FaceFit:
     gaze: np.ndarray
     points: np.ndarray
 
-    def slice(self, start: int, stop: int) -> "FaceFit":
-        return FaceFit(
-            *(getattr(self, n)[start:stop] for n in ("poses", "weights", "gaze", "points"))
-        )
-
 
 class LandmarkModel:
     """The head model reduced to its landmarks, as tensors; `project` is the forward model."""
 
-    def __init__(self, head: HeadModel, K: np.ndarray, size: tuple[int, int]) -> None:
+    def __init__(self, head: HeadModel, K: np.ndarray) -> None:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
 
@@ -86,10 +81,6 @@ class LandmarkModel:
         self.detail_weights[list(LIPS)] *= 4
         self.detail_weights[[*EYE_LEFT, *EYE_RIGHT]] *= 2
         self.detail_weights /= self.detail_weights.mean()
-        eye = np.zeros(478, bool)
-        corners = head.part[head.faces[head.landmark_faces]]
-        eye |= np.isin(corners, [PARTS.index("eye_left"), PARTS.index("eye_right")]).all(1)
-        self.on_eyeball = bool(eye[468:].all())
 
     def neutral(self, identity: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks (478, 3) and eye centres (2, 3) of one face; offsets (478, 3) metres."""

@@ -169,7 +169,7 @@ def fit(workspace: Workspace) -> None:
     data = workspace.load_arrays("landmarks")
     points, found = data["points"][..., :2], data["found"]
     poses = poses_from_landmarks(workspace.head, points, found, workspace.K)
-    model = LandmarkModel(workspace.head, workspace.K, (workspace.width, workspace.height))
+    model = LandmarkModel(workspace.head, workspace.K)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
     try:

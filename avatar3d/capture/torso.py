@@ -25,10 +25,13 @@ FOLLOW = 0.15
 """How far unmeasured shoulders follow the head's translation."""
 
 _WORK_SIZE = 256
+_LEVELS = (2, 1, 0)  # halvings of the working size, coarse to fine
 _MAX_PIXELS = 3000
 _GRAY_NOISE, _ALPHA_NOISE = 5.0, 60.0
 _CORRELATED = 40.0
 """Neighbouring pixels err together: one independent observation per this many."""
+_REACH = np.array([10.0, 6.0, 0.02, 0.04])
+"""Spread of the shoulders' motion over a clip, in the same units as `_PRIOR_SIGMA`."""
 _PRIOR_SIGMA = np.array([1.0, 1.0, 0.01, 0.01])
 """Expected size of the shoulders' own motion: pixels at the working size, and radians."""
 
@@ -66,7 +69,7 @@ class TorsoTracker:
         self._levels = []
         channels = self._channels(image, matte)
         small = cv2.resize(region.astype(np.uint8), channels[0].shape[::-1]) > 0
-        for level in (1, 0):
+        for level in _LEVELS:
             picked = [_shrunk(channel, level) for channel in channels]
             mask = _shrunk(small.astype(np.float32), level) > 0.99
             self._levels.append(_Template(picked, mask, self._pivot / 2**level, 2**level))
@@ -79,7 +82,7 @@ class TorsoTracker:
 
     @property
     def usable(self) -> bool:
-        return all(len(template.points) >= 100 for template in self._levels)
+        return all(len(template.points) >= 100 for template in self._levels[1:])
 
     def measure(self, image: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values (4,) and sigma (4,) of one frame, as in `TorsoMotion`."""
@@ -88,7 +91,7 @@ class TorsoTracker:
             return unknown
         channels = self._channels(image, matte)
         transform = self._last
-        for template, level in zip(self._levels, (1, 0), strict=True):
+        for template, level in zip(self._levels, _LEVELS, strict=True):
             transform, sigma = template.register(
                 [_shrunk(channel, level) for channel in channels], transform
             )
@@ -147,7 +150,7 @@ class _Template:
                 slope[:, 1] * offset[:, 0] - slope[:, 0] * offset[:, 1],
             ]
         )
-        self._prior = np.diag((1 / (30 * _PRIOR_SIGMA * [1 / factor, 1 / factor, 1, 1])) ** 2)
+        self._prior = 1 / (_REACH * [1 / factor, 1 / factor, 1, 1]) ** 2
 
     def register(
         self, channels: list[np.ndarray], start: np.ndarray
@@ -155,15 +158,17 @@ class _Template:
         """Transform (3, 3) at full working size and sigma (4,)."""
         scale = np.diag([1 / self._factor, 1 / self._factor, 1])
         transform = scale @ start @ np.linalg.inv(scale)
-        curvature = self._prior
+        prior = np.diag(self._prior)
+        curvature = prior
         cost = np.inf
         for _ in range(12):
             residual, inside = self._residual(channels, transform)
             weight = np.where(inside, 1 / (1 + (residual / 2) ** 2), 0)
             cost = float((weight * residual**2).sum() / max(weight.sum(), 1))
             weighted = self._steepest * weight[:, None]
-            curvature = weighted.T @ self._steepest / _CORRELATED + self._prior
-            step = np.linalg.solve(curvature, weighted.T @ residual / _CORRELATED)
+            curvature = weighted.T @ self._steepest / _CORRELATED + prior
+            pull = self._prior * _parameters(transform, self._pivot)
+            step = np.linalg.solve(curvature, weighted.T @ residual / _CORRELATED + pull)
             transform = transform @ np.linalg.inv(_similarity(step, self._pivot))
             if np.abs(step[:2]).max() < 0.01 and np.abs(step[2:]).max() < 1e-4:
                 break
@@ -174,17 +179,14 @@ class _Template:
     def _residual(
         self, channels: list[np.ndarray], transform: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        import cv2
-
-        moved = (self.points @ transform[:2, :2].T + transform[:2, 2] - 0.5).astype(np.float32)
+        moved = self.points @ transform[:2, :2].T + transform[:2, 2]
         height, width = channels[0].shape
-        inside = (moved >= 0).all(1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
+        inside = (moved >= 0.5).all(1) & (moved <= (width - 0.5, height - 0.5)).all(1)
         residual = np.empty(len(moved), np.float32)
         for kind, channel in enumerate(channels):
             own = self._kinds == kind
             if own.any():
-                sampled = cv2.remap(channel, moved[own, None], None, cv2.INTER_LINEAR)
-                residual[own] = sampled[:, 0] - self._values[own]
+                residual[own] = _sampled(channel, moved[own]) - self._values[own]
         return residual, inside
 
 
@@ -214,7 +216,9 @@ def torso_region(matte: np.ndarray, points: np.ndarray, clothes: np.ndarray) -> 
     dressed = cv2.dilate(clothes.astype(np.uint8), np.ones((near, near), np.uint8)) > 0
     if (allowed & clothes).sum() > 0.02 * matte.size:
         return allowed & dressed
-    return allowed
+    # Bare shoulders: the neck between them moves with the head.
+    beside = np.abs(np.arange(matte.shape[1]) - points[152, 0]) > 0.45 * face_height
+    return allowed & beside
 
 
 def measure_all(
@@ -286,6 +290,14 @@ def _shrunk(channel: np.ndarray, level: int) -> np.ndarray:
     for _ in range(level):
         channel = cv2.resize(channel, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return channel
+
+
+def _sampled(channel: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Bilinear values (N,) at image coordinates (N, 2); pixel centres are at halves."""
+    import cv2
+
+    places = (points[:, None] - 0.5).astype(np.float32)
+    return cv2.remap(channel, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
 
 
 def _similarity(step: np.ndarray, pivot: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import pytest
 from avatar3d.errors import UserError
 from avatar3d.io.video import probe, read_frames, write_video
 
-
 ACCURATE = 0x2 | 0x2000 | 0x40000
 
 
@@ -239,7 +238,7 @@ def test_failed_writing_leaves_nothing(tmp_path):
         write_video(tmp_path / "a.mp4", frames(), 25)
     with pytest.raises(UserError, match="no frames"):
         write_video(tmp_path / "a.mp4", iter(()), 25)
-    with pytest.raises(UserError, match="ending in .mp4"):
+    with pytest.raises(UserError, match=r"ending in \.mp4"):
         write_video(tmp_path / "a.nonsense", [np.zeros((32, 32, 3), np.uint8)], 25)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,119 @@
+"""Mattes, plates and labels, judged against made-up people whose parts are known."""
+
+import numpy as np
+import pytest
+
+from avatar3d.capture.matte import Segmenter, refine_matte
+from avatar3d.capture.parsing import ClipColors, learn_colors, parse_frame
+from avatar3d.capture.plate import background_plate
+from avatar3d.subject import PARSING_LABELS
+from avatar3d.synth.clip import to_bytes
+
+LABEL = {name: index for index, name in enumerate(PARSING_LABELS)}
+
+
+@pytest.fixture(scope="module")
+def samples(person) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    frames = []
+    for index in range(0, len(person), 8):
+        drawn = person.picture(index)
+        frames.append((to_bytes(drawn.image), to_bytes(drawn.alpha), person.landmarks[index]))
+    return frames
+
+
+@pytest.fixture(scope="module")
+def colors(samples) -> ClipColors:
+    return learn_colors(samples)
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / max((first | second).sum(), 1))
+
+
+def test_labels_agree_with_the_truth(person, samples, colors):
+    image, matte, points = samples[2]
+    truth = person.picture(16).label
+    labels = parse_frame(image, matte, points, colors)
+    face = [LABEL[n] for n in ("skin", "nose", "lips", "brows", "mouth_interior", "teeth")]
+    eyes = [LABEL["left_eye"], LABEL["right_eye"]]
+    for name, wanted, least in (
+        ("background", [LABEL["background"]], 0.97),
+        ("face", [*face, *eyes], 0.75),
+        ("hair", [LABEL["hair"]], 0.7),
+        ("clothes", [LABEL["clothes"]], 0.7),
+    ):
+        share = overlap(np.isin(labels, wanted), np.isin(truth, wanted))
+        assert share > least, f"{name} overlaps only {share:.2f}"
+
+
+def test_left_and_right_are_the_persons_own(samples, colors):
+    image, matte, points = samples[0]
+    labels = parse_frame(image, matte, points, colors)
+    left, right = (np.nonzero(labels == LABEL[n])[1].mean() for n in ("left_eye", "right_eye"))
+    assert left > right, "a person facing the camera has their left eye on the picture's right"
+
+
+def test_everything_outside_the_matte_is_background(samples, colors):
+    image, matte, points = samples[1]
+    labels = parse_frame(image, matte, points, colors)
+    assert (labels[matte < 100] == LABEL["background"]).all()
+    assert (labels[matte > 150] != LABEL["background"]).all()
+
+
+def test_plate_is_the_background_wherever_it_was_seen():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    frames, mattes = [], []
+    for number in range(9):  # a person of 30 columns walks through, never leaving the middle
+        matte = np.zeros((60, 80), np.uint8)
+        matte[20:, 20 + number : 50 + number] = 255
+        noise = rng.normal(0, 2, truth.shape)
+        frame = np.where(matte[..., None] > 0, 128, truth + noise).clip(0, 255).astype(np.uint8)
+        frames.append(frame)
+        mattes.append(matte)
+    plate, seen = background_plate(frames.__getitem__, mattes.__getitem__, 9)
+    never = np.zeros((60, 80), bool)
+    never[20:, 28:50] = True
+    assert not seen[never].any()
+    assert seen[:10].all()
+    difference = np.abs(plate.astype(int) - truth)[seen]
+    assert difference.mean() < 2.5
+
+
+def test_hole_of_a_smooth_background_is_filled_smoothly():
+    rows, columns = np.mgrid[:96, :128]
+    truth = np.stack([rows + 50, columns + 40, 0 * rows + 90], -1).astype(np.uint8)
+    matte = np.zeros((96, 128), np.uint8)
+    matte[30:, 40:90] = 255
+    frame = np.where(matte[..., None] > 0, 0, truth).astype(np.uint8)
+    plate, seen = background_plate(lambda i: frame, lambda i: matte, 10)
+    assert (~seen).any()
+    assert np.abs(plate.astype(int) - truth)[~seen].mean() < 12
+
+
+def test_a_person_who_fills_every_frame_leaves_a_grey_plate():
+    frame = np.full((20, 20, 3), 200, np.uint8)
+    plate, seen = background_plate(lambda i: frame, lambda i: np.full((20, 20), 255, np.uint8), 4)
+    assert not seen.any()
+    assert (plate == plate[0, 0]).all()
+
+
+def test_edges_of_the_matte_move_onto_those_of_the_picture():
+    """A blurred, displaced mask over a sharp edge: the result is steeper and nearer to it."""
+    image = np.full((200, 200, 3), 60, np.uint8)
+    image[:, 100:] = 200
+    x = np.arange(200)[None].repeat(200, 0)
+    blurred = 1 / (1 + np.exp(-(x - 97) / 6.0)).astype(np.float32)
+    refined = refine_matte(image, blurred).astype(float) / 255
+    truth = (x >= 100).astype(float)
+    assert np.abs(refined - truth).mean() < 0.4 * np.abs(blurred - truth).mean()
+
+
+def test_segmentation_finds_the_made_up_person(person):
+    mediapipe = pytest.importorskip("mediapipe")
+    if not hasattr(mediapipe, "solutions"):
+        pytest.skip("this mediapipe carries no models")
+    drawn = person.picture(0)
+    image = to_bytes(drawn.image)
+    matte = refine_matte(image, Segmenter()(image))
+    assert overlap(matte > 127, drawn.alpha > 0.5) > 0.85
