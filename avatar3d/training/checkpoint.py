@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from avatar3d.io.atomic import atomic_path, sweep_temporaries
+from avatar3d.io.atomic import atomic_path
 
 __all__ = ["latest", "restore", "save"]
 
@@ -59,7 +59,6 @@ def save(
 
 def latest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Header and tensors of the newest readable checkpoint in `folder`, or None."""
-    sweep_temporaries(folder)
     for path in sorted(folder.glob(f"{_PREFIX}*.safetensors"), reverse=True):
         try:
             header = json.loads(_metadata(path)["avatar3d"])

@@ -17,7 +17,7 @@ class TrainingConfig:
     """Iterations of the quick avatar without blendshapes that photometric tracking renders."""
     iterations: int = 2000
     """Iterations of the final training."""
-    refine_steps: int = 7
+    refine_steps: int = 8
     """Optimiser steps per frame of photometric tracking; 0 keeps the captured tracking."""
     refine_scale: float = 0.5
     """Image scale of photometric tracking."""

@@ -261,7 +261,7 @@ class SplatTraining:
         if "tracking.head" in tensors:
             refined = self._with_refined(tensors)
             if self.phase == "refine":
-                self._make_refiner().adopt(refined)
+                self._make_refiner().adopt(refined, tensors["tracking.corrections"].numpy())
             else:
                 self.tracking = refined
 
@@ -283,6 +283,8 @@ class SplatTraining:
             f"state.{f.name}": torch.as_tensor(np.array(getattr(self.state, f.name), order="C"))
             for f in fields(SplatState)
         }
+        if self.refiner is not None:
+            tensors["tracking.corrections"] = torch.as_tensor(self.refiner.corrections)
         tensors |= {
             "order": torch.as_tensor(self.order.copy()),
             "tracking.head": torch.as_tensor(tracking.T_camera_head),

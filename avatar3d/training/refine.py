@@ -25,13 +25,15 @@ __all__ = ["Refiner", "face_parameters"]
 # Step sizes: rotation rad, translation m (the depth is seen least), expression, gaze rad, and
 # the shoulders' rotation and translation.
 _STEPS = {
-    "rotation": 6e-4,
-    "translation": 1.5e-4,
-    "weights": 6e-3,
-    "gaze": 6e-3,
-    "torso_rotation": 4e-4,
-    "torso_translation": 1e-4,
+    "rotation": 1.2e-3,
+    "translation": 3e-4,
+    "weights": 8e-3,
+    "gaze": 8e-3,
+    "torso_rotation": 8e-4,
+    "torso_translation": 2e-4,
 }
+_RIGID = ("rotation", "translation", "torso_rotation", "torso_translation")
+_CARRY = 0.9  # of a frame's rigid correction, as the start of the next frame's
 _DEPTH_GAIN = 2.0
 _PULL = 0.02  # per step, of the expression towards the captured one
 
@@ -85,6 +87,7 @@ class Refiner:
         self.torso = tracking.T_camera_torso.copy()
         self.weights = tracking.weights.copy()
         self.gaze = tracking.gaze.copy()
+        self.corrections = np.zeros((len(tracking), 3 * len(_RIGID)), np.float32)
 
     def run(self, start: int = 0) -> Iterator[int]:
         """Refine frames `start`.. in order, yielding each number when it is done."""
@@ -100,8 +103,9 @@ class Refiner:
                     self._refine(index, target)
                 yield index
 
-    def adopt(self, refined: Tracking) -> None:
-        """Take over frames that an earlier, interrupted run has refined."""
+    def adopt(self, refined: Tracking, corrections: np.ndarray) -> None:
+        """Take over frames, and their rigid corrections, from an earlier, interrupted run."""
+        self.corrections[:] = corrections
         self.head[:] = refined.T_camera_head
         self.torso[:] = refined.T_camera_torso
         self.weights[:] = refined.weights
@@ -120,14 +124,10 @@ class Refiner:
 
     def _refine(self, index: int, target: _Target) -> None:
         start = face_parameters(self.tracking, index)
-        change = {
-            "rotation": torch.zeros(3),
-            "translation": torch.zeros(3),
-            "weights": start.weights.clone(),
-            "gaze": start.gaze.clone(),
-            "torso_rotation": torch.zeros(3),
-            "torso_translation": torch.zeros(3),
-        }
+        # Landmarks err the same way for a while, so the frame before knows most of the correction.
+        before = torch.tensor(_CARRY * self.corrections[index - 1]) if index else torch.zeros(12)
+        change = {n: row.clone() for n, row in zip(_RIGID, before.view(-1, 3), strict=True)}
+        change |= {"weights": start.weights.clone(), "gaze": start.gaze.clone()}
         for value in change.values():
             value.requires_grad_(True)
         groups = [{"params": [v], "lr": _STEPS[k], "full": _STEPS[k]} for k, v in change.items()]
@@ -141,6 +141,7 @@ class Refiner:
             with torch.no_grad():
                 change["weights"].lerp_(start.weights, _PULL).clamp_(0, 1)
         refined = _apply(start, {name: value.detach() for name, value in change.items()})
+        self.corrections[index] = torch.cat([change[name].detach() for name in _RIGID]).numpy()
         self.head[index] = refined.T_camera_head.double().numpy()
         self.torso[index] = refined.T_camera_torso.double().numpy()
         self.weights[index] = refined.weights.numpy()

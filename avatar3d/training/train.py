@@ -17,7 +17,7 @@ from avatar3d.config import save_config
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.head.library import load_head
-from avatar3d.io.atomic import atomic_write
+from avatar3d.io.atomic import atomic_write, sweep_temporaries
 from avatar3d.progress import say, track
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.config import TrainingConfig
@@ -111,6 +111,7 @@ def _claim(run: Path, subject: Subject, config: TrainingConfig) -> None:
         run.rename(aside)
         say(f"Other settings or another capture than last time: the old run is now {aside}.")
     run.mkdir(parents=True, exist_ok=True)
+    sweep_temporaries(run)
     atomic_write(marker, key)
 
 
