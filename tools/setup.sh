@@ -90,10 +90,10 @@ print(digest.hexdigest())
 PY
 }
 
-# Run quietly; show everything if it fails.
+# Run quietly; show the end of what was said if it fails.
 quietly() {
     local log=$venv/setup.log
-    "$@" >"$log" 2>&1 || { cat "$log" >&2; fail "failed: $*"; }
+    "$@" >"$log" 2>&1 || { tail -n 30 "$log" >&2; fail "failed: $* (all of it: $log)"; }
 }
 
 pip() {
@@ -114,7 +114,7 @@ wanted=$(digest pyproject.toml tools/constraints.txt)
 if [[ $(cat "$venv/dependencies.stamp" 2>/dev/null) != "$wanted" ]]; then
     printf 'setup: installing dependencies (a few minutes the first time)\n' >&2
     rm -f "$venv"/*.stamp
-    pip install -c tools/constraints.txt nanobind scikit-build-core cmake ninja
+    pip install -c tools/constraints.txt nanobind scikit-build-core cmake ninja setuptools
     pip install -c tools/constraints.txt "${build[@]}" ".[all]"
     printf '%s\n' "$wanted" >"$venv/dependencies.stamp"
 fi
