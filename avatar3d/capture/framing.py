@@ -7,10 +7,11 @@ import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.landmarks import face_boxes
+from avatar3d.capture.parallel import silenced
 from avatar3d.capture.workspace import RejectedClip
 from avatar3d.io.video import VideoInfo, probe, read_frames
 
-__all__ = ["MIN_FRAMES", "Framing", "inspect_clip"]
+__all__ = ["MIN_FRAMES", "Framing", "inspect_clip", "no_face"]
 
 MIN_FRAMES = 10
 _LOOKS = 48
@@ -53,7 +54,8 @@ def inspect_clip(path: Path, config: CaptureConfig) -> Framing:
     every = max(1, int(length * fps) // _LOOKS)
     boxes: list[np.ndarray] = []
     count, looks, most, size = 0, 0, 0, (info.height, info.width)
-    detect = face_boxes()
+    with silenced():
+        detect = face_boxes()
     for image in read_frames(path, fps, config.start, config.duration):
         if count % every == 0:
             looks += 1
@@ -69,16 +71,21 @@ def inspect_clip(path: Path, config: CaptureConfig) -> Framing:
             f"{MIN_FRAMES}, better 10 seconds."
         )
     if not boxes:
-        raise RejectedClip(
-            f"No face was found in {path}; use a clip that shows one person's face well lit and "
-            "from the front."
-        )
+        raise RejectedClip(no_face(path))
     stacked = np.array(boxes)
     crop = _crop(stacked, size[1], size[0], config)
     scale = min(1.0, config.size / max(crop[2:]))
     width, height = round(crop[2] * scale), round(crop[3] * scale)
     face = (np.median(stacked, 0) - np.array([*crop[:2], *crop[:2]])) * scale
     return Framing(float(fps), crop, width, height, tuple(face.tolist()), most, info)
+
+
+def no_face(path: Path) -> str:
+    """The sentence for a clip without anybody."""
+    return (
+        f"No face was found in {path}; use a clip that shows one person's face well lit and from "
+        "the front."
+    )
 
 
 def _crop(

@@ -194,6 +194,10 @@ def face_boxes() -> Callable[[np.ndarray], list[np.ndarray]]:
         for selection in (0, 1)
     )
 
+    blank = np.zeros((64, 64, 3), np.uint8)
+    for model in (near, far):  # the first use of each is the slow and talkative one
+        model.process(blank)
+
     def find(image: np.ndarray) -> list[np.ndarray]:
         height, width = image.shape[:2]
         found = near.process(image).detections or far.process(image).detections or []

@@ -24,6 +24,7 @@ class Segmenter:
         self._model: Any = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(
             model_selection=0
         )
+        self(np.zeros((64, 64, 3), np.uint8))  # the first use is the slow and talkative one
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return self._model.process(image).segmentation_mask.astype(np.float32)

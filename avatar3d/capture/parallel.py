@@ -1,12 +1,15 @@
-"""Ordered map over threads with a bounded queue."""
+"""Ordered map over threads with a bounded queue, and what threads share."""
 
-import threading
+import contextlib
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-__all__ = ["PerThread", "parallel_map"]
+__all__ = ["Spares", "parallel_map", "silenced"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -31,14 +34,41 @@ def parallel_map(work: Callable[[A], B], items: Iterable[A], workers: int) -> It
                 future.cancel()
 
 
-class PerThread(Generic[B]):
-    """One instance per thread of something that is not thread-safe, e.g. a detector."""
+class Spares(Generic[B]):
+    """Ready-made instances of something that serves one thread at a time, e.g. a detector."""
 
-    def __init__(self, make: Callable[[], B]) -> None:
-        self._make, self._local, self._lock = make, threading.local(), threading.Lock()
+    def __init__(self, make: Callable[[], B], count: int) -> None:
+        self._spares: SimpleQueue[B] = SimpleQueue()
+        for _ in range(count):
+            self._spares.put(make())
 
-    def get(self) -> B:
-        if not hasattr(self._local, "value"):
-            with self._lock:  # mediapipe's graphs must not be built at the same time
-                self._local.value = self._make()
-        return self._local.value
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[B]:
+        spare = self._spares.get()
+        try:
+            yield spare
+        finally:
+            self._spares.put(spare)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keep what native libraries write straight to the error stream from the person's terminal.
+
+    Some (mediapipe) log there while they start, whatever they are told. Python's own messages of
+    this moment are lost too, so nothing else should be going on.
+    """
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # there is no error stream, e.g. under pythonw
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -6,10 +6,10 @@ import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, fit_frames, fit_shape
-from avatar3d.capture.framing import MIN_FRAMES, Framing, inspect_clip
+from avatar3d.capture.framing import MIN_FRAMES, Framing, inspect_clip, no_face
 from avatar3d.capture.landmarks import choose_detector, choose_face
 from avatar3d.capture.matte import Segmenter, refine_matte
-from avatar3d.capture.parallel import PerThread, parallel_map
+from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.parsing import learn_colors, parse_frame
 from avatar3d.capture.plate import background_plate
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
@@ -98,13 +98,20 @@ def landmarks(workspace: Workspace) -> None:
     """.capture/landmarks.npz: points (T, 478, 3), found (T,), scores (T, 52) or empty."""
     choice = choose_detector(workspace.config)
     several = 3 if workspace.state.facts["faces"] > 1 else 1
-    detectors = PerThread(lambda: choice.make(several))
+    blank = np.zeros((workspace.height, workspace.width, 3), np.uint8)
+    with silenced():
+        detectors = Spares(lambda: choice.make(several), workspace.workers)
+        for _ in range(workspace.workers):
+            with detectors.borrow() as detector:
+                detector.detect(blank)
     expected = np.array(workspace.state.facts["face"])
     frames = workspace.frames
     starts = range(0, frames, _LANDMARK_CHUNK)
 
     def detect(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        face = choose_face(detectors.get().detect(workspace.frame(index)), expected)
+        image = workspace.frame(index)
+        with detectors.borrow() as detector:
+            face = choose_face(detector.detect(image), expected)
         return (face.points, face.scores) if face else (None, None)
 
     todo = [s for s in starts if not workspace.has_arrays(f"landmarks/{s:06d}")]
@@ -120,6 +127,8 @@ def landmarks(workspace: Workspace) -> None:
     parts = [workspace.load_arrays(f"landmarks/{start:06d}") for start in starts]
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     usable = int(merged["found"].sum())
+    if usable == 0:
+        raise RejectedClip(no_face(workspace.source))
     if usable < MIN_FRAMES:
         raise RejectedClip(
             f"A face was found in only {usable} of {frames} frames of {workspace.source}; capture "
@@ -148,13 +157,16 @@ def _landmark_arrays(
 def matte(workspace: Workspace) -> None:
     """mattes/: 8-bit alpha."""
     workspace.path("mattes").mkdir(parents=True, exist_ok=True)
-    segmenters = PerThread(Segmenter)
+    with silenced():
+        segmenters = Spares(Segmenter, workspace.workers)
 
     def work(index: int) -> None:
         path = workspace.matte_path(index)
         if not path.is_file():
             image = workspace.frame(index)
-            write_image(path, refine_matte(image, segmenters.get()(image)))
+            with segmenters.borrow() as segment:
+                probability = segment(image)
+            write_image(path, refine_matte(image, probability))
 
     done = parallel_map(work, range(workspace.frames), workspace.workers)
     for _ in track(done, "Cutting out the person", workspace.frames):
