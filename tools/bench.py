@@ -19,7 +19,7 @@ from avatar3d import kernels
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("kernels", help="rasteriser and image losses")
+    command = commands.add_parser("kernels", help="rasteriser, image losses and binding")
     command.add_argument("--json", type=Path, help="also write the figures to this file")
     command.add_argument("--threads", type=int, default=kernels.get_num_threads())
     command.add_argument("--seconds", type=float, default=1.0, help="time spent on each row")
@@ -47,6 +47,8 @@ def bench_kernels(arguments: argparse.Namespace) -> None:
             cases.append((f"rasterize forward {label}", forward_of(scene, size), with_reference))
             cases.append((f"rasterize fwd+bwd {label}", training_of(scene, size), with_reference))
         cases.append((f"L1+SSIM fwd+bwd {size}x{size}", loss_of(size), True))
+    cases.append(("bind 25k forward", binding_of(25_000, 16, backward=False), True))
+    cases.append(("bind 25k fwd+bwd", binding_of(25_000, 16, backward=True), True))
     for name, make, with_reference in cases:
         row: dict[str, Any] = {"name": name, **percentiles(make("native"), arguments.seconds)}
         if with_reference and not arguments.no_reference:
@@ -121,6 +123,39 @@ def loss_of(size: int) -> Callable[[str], Callable[[], Any]]:
     return make
 
 
+def binding_of(count: int, basis: int, backward: bool) -> Callable[[str], Callable[[], Any]]:
+    """Gaussians on a head mesh with blendshapes, all learned."""
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).requires_grad_(backward)
+
+    bound, vertices = count * 3 // 4, 9000
+    corners = torch.randint(0, vertices, (bound, 3), generator=generator, dtype=torch.int32)
+    shares = torch.rand(count, generator=generator)
+    binding = kernels.Binding(corners, torch.full((bound, 3), 1 / 3), shares)
+    attributes = kernels.Attributes(
+        normal(count, 3), normal(count, 4), normal(count, 3), normal(count), normal(count, 3),
+        basis=normal(bound, 10, basis),
+    )  # fmt: skip
+    mesh = torch.randn(vertices, 3, generator=generator)
+    weights, pose = normal(basis), torch.eye(4)
+    a = attributes
+    leaves = [a.position, a.quat, a.log_scale, a.opacity, a.color, a.basis, weights]
+
+    def make(backend: str) -> Callable[[], Any]:
+        def run() -> None:
+            out = kernels.bind_gaussians(
+                binding, attributes, mesh, pose, pose, weights, backend=backend
+            )
+            if backward:
+                torch.autograd.grad(out, leaves, [torch.ones_like(v) for v in out])
+
+        return run
+
+    return make
+
+
 def percentiles(run: Callable[[], Any], seconds: float) -> dict[str, float]:
     """Milliseconds of `run`, called for about `seconds` and at least once after a warm-up."""
     if seconds > 0:
@@ -142,7 +177,7 @@ def percentiles(run: Callable[[], Any], seconds: float) -> dict[str, float]:
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
     table = Table(title=title)
-    table.add_column("kernel")
+    table.add_column("kernel", no_wrap=True)
     for column in ("median ms", "p10", "p90", "reference ms", "speed-up"):
         table.add_column(column, justify="right")
     for row in rows:

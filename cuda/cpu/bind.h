@@ -290,12 +290,14 @@ void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratc
     grad.vertices[k] = total;
   }
   if (grad.head) {
-    for (int k = 0; k < 24; k++) {
-      double total = 0;
-      for (int s = 0; s < kSlices; s++) total += sums[s].camera[k];
-      (k < 12 ? grad.head : grad.torso)[k % 12] = (float)total;
+    for (int k = 0; k < 16; k++) {
+      double head_total = 0, torso_total = 0;
+      for (int s = 0; s < kSlices && k < 12; s++) {
+        head_total += sums[s].camera[k];
+        torso_total += sums[s].camera[12 + k];
+      }
+      grad.head[k] = (float)head_total, grad.torso[k] = (float)torso_total;
     }
-    for (int k = 12; k < 16; k++) grad.head[k] = grad.torso[k] = 0.0f;
   }
 }
 

@@ -44,9 +44,9 @@ A3D_HD float float_of(int bits) {
 A3D_HD float log2_of(float x) {
   // m in [sqrt(1/2), sqrt(2)), x = m 2^e
   const int bits = bits_of(x);
-  const int shifted = bits - 0x3f3504f3;
+  const int shifted = (int)((unsigned)bits - 0x3f3504f3u);  // wraps for negative x, no matter
   const int e = shifted >> 23;
-  const float m = float_of(bits - (e << 23));
+  const float m = float_of((int)((unsigned)bits - ((unsigned)e << 23)));
   // log(m) = 2 atanh(s), s = (m - 1) / (m + 1), |s| < 0.1716
   const float s = (m - 1.0f) / (m + 1.0f);
   const float z = s * s;
