@@ -42,10 +42,10 @@ class CaptureConfig:
     """Focal length as a multiple of the longer side of the captured frame. Landmarks cannot tell
     it; 2.2 to 2.5 suits most clips."""
 
-    identity_frames: int = 160
+    identity_frames: int = 120
     """Frames, spread over the clip, that the shape of the face is fitted to."""
 
-    iterations: int = 400
+    iterations: int = 300
     """Optimiser steps of each fit."""
 
     chunk: int = 256

@@ -82,6 +82,11 @@ class LandmarkModel:
         self.detail_weights[[*EYE_LEFT, *EYE_RIGHT]] *= 2
         self.detail_weights /= self.detail_weights.mean()
 
+    def face(self, shape: FaceShape) -> np.ndarray:
+        """Neutral landmarks (478, 3) of one face, metres."""
+        identity, offsets = torch.as_tensor(shape.identity), torch.as_tensor(shape.offsets)
+        return self.neutral(identity, offsets)[0].numpy()
+
     def neutral(self, identity: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks (478, 3) and eye centres (2, 3) of one face; offsets (478, 3) metres."""
         points = self.template + (identity @ self.identity).view(-1, 3) + self.spread @ offsets

@@ -1,40 +1,39 @@
 """The empty background behind the person."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 
 __all__ = ["background_plate"]
 
-_SAMPLES = 120
 _ROWS = 32
 
 
 def background_plate(
-    frame: Callable[[int], np.ndarray], matte: Callable[[int], np.ndarray], count: int
+    samples: Iterable[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Median of what shows beside the person over the clip; the rest painted in from around it.
 
     Args:
-        frame: index to picture (H, W, 3) uint8.
-        matte: index to alpha (H, W) uint8.
-        count: number of frames.
+        samples: some (picture (H, W, 3) uint8, alpha (H, W) uint8), spread over the clip.
 
     Returns:
         (H, W, 3) uint8 plate and (H, W) bool, where it was seen at all.
     """
     import cv2
 
-    indices = np.unique(np.linspace(0, count - 1, min(count, _SAMPLES)).astype(int))
-    frames = np.stack([frame(int(i)) for i in indices])
     kernel = np.ones((9, 9), np.uint8)
-    empty = np.stack([cv2.dilate(matte(int(i)), kernel) < 8 for i in indices])
+    pictures, covers = [], []
+    for picture, matte in samples:
+        pictures.append(picture)
+        covers.append(cv2.dilate(matte, kernel) < 8)
+    frames, empty = np.stack(pictures), np.stack(covers)
     height, width = frames.shape[1:3]
     plate = np.zeros((height, width, 3), np.uint8)
     for top in range(0, height, _ROWS):
         rows = slice(top, top + _ROWS)
         plate[rows] = _masked_median(frames[:, rows], empty[:, rows])
-    seen = empty.sum(0) >= min(3, len(indices))
+    seen = empty.sum(0) >= min(3, len(frames))
     if not seen.any():
         return np.full_like(plate, 127), seen
     return _paint_in(plate, seen), seen
@@ -42,11 +41,11 @@ def background_plate(
 
 def _masked_median(frames: np.ndarray, empty: np.ndarray) -> np.ndarray:
     """Per-pixel median (H, W, 3) of frames (N, H, W, 3) where empty (N, H, W); 0 where never."""
-    values = np.where(empty[..., None], frames, 255).astype(np.uint8)
-    values.sort(0)  # pixels covered by the person sort to the end, behind all others
-    amount = empty.sum(0)
+    values = np.ascontiguousarray(np.moveaxis(np.where(empty[..., None], frames, 255), 0, -1))
+    values.sort(-1)  # pixels covered by the person sort to the end, behind all others
+    amount = empty.sum(0)[..., None]
     middle = np.maximum(amount - 1, 0) // 2
-    return np.take_along_axis(values, middle[None, ..., None], 0)[0] * (amount > 0)[..., None]
+    return np.take_along_axis(values, middle[..., None], -1)[..., 0] * (amount > 0)
 
 
 def _paint_in(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -5,34 +5,36 @@ from typing import Any
 import numpy as np
 
 from avatar3d.head import HeadModel
-from avatar3d.head.landmarks import LIPS
 
 __all__ = ["mean_pose", "poses_from_landmarks"]
 
 _RIGID_SIGMA = 0.002
+_RIGID_MOTION = (0.003, 0.006, 0.012)
 
 
 def poses_from_landmarks(
-    head: HeadModel, points: np.ndarray, found: np.ndarray, K: np.ndarray
+    head: HeadModel,
+    points: np.ndarray,
+    found: np.ndarray,
+    K: np.ndarray,
+    face: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Perspective-n-point of the mean face in every frame.
+    """Perspective-n-point of a neutral face in every frame.
 
     Args:
-        head: the model; its landmarks that neither slide nor move with the lips are used.
+        head: the model; its landmarks that slide and move least are used.
         points: (T, 478, 2) pixels.
         found: (T,) bool, frames with a face; the others get interpolated poses.
         K: (3, 3) pixels.
+        face: (478, 3) neutral landmarks, metres; default those of the mean face.
 
     Returns:
         (T, 4, 4) T_camera_head.
     """
     import cv2
 
-    model = head.landmarks_of(head.template).astype(np.float64)
-    usable = (head.landmark_sigma < _RIGID_SIGMA) & (np.arange(len(model)) < 468)
-    usable[list(LIPS)] = False
-    if usable.sum() < 20:
-        usable = np.arange(len(model)) < 468
+    model = (head.landmarks_of(head.template) if face is None else face).astype(np.float64)
+    usable = _rigid_landmarks(head)
     poses = np.tile(np.eye(4), (len(points), 1, 1))
     rotation: Any = None
     translation: Any = None
@@ -49,6 +51,17 @@ def poses_from_landmarks(
         poses[index, :3, :3] = cv2.Rodrigues(rotation)[0]
         poses[index, :3, 3] = translation[:, 0]
     return _filled(poses, found)
+
+
+def _rigid_landmarks(head: HeadModel) -> np.ndarray:
+    """(478,) bool: neither sliding with the view nor moved much by any expression."""
+    moved = np.linalg.norm(head.landmarks_of(head.expression), axis=-1).max(0)
+    steady = (head.landmark_sigma < _RIGID_SIGMA) & (np.arange(len(moved)) < 468)
+    for limit in _RIGID_MOTION:
+        usable = steady & (moved < limit)
+        if usable.sum() >= 40:
+            return usable
+    return np.arange(len(moved)) < 468
 
 
 def mean_pose(poses: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ __all__ = ["STAGES", "landmark_models"]
 _LANDMARK_CHUNK = 512
 _OVERLAP = 16
 _COLOR_FRAMES = 24
+_PLATE_FRAMES = 90
 
 
 def landmark_models(config: CaptureConfig) -> str:
@@ -177,20 +178,21 @@ def fit(workspace: Workspace) -> None:
     """.capture/fit.npz: the face shape, and pose, expression and gaze of every frame."""
     import torch
 
-    config, frames = workspace.config, workspace.frames
+    config, frames, head = workspace.config, workspace.frames, workspace.head
     data = workspace.load_arrays("landmarks")
     points, found = data["points"][..., :2], data["found"]
-    poses = poses_from_landmarks(workspace.head, points, found, workspace.K)
-    model = LandmarkModel(workspace.head, workspace.K)
+    model = LandmarkModel(head, workspace.K)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
     try:
         if not workspace.has_arrays("fit/shape"):
             usable = np.flatnonzero(found)
             chosen = usable[_spread(len(usable), config.identity_frames)]
-            shape = fit_shape(model, points[chosen], poses[chosen], config.iterations)
+            poses = poses_from_landmarks(head, points[chosen], found[chosen], workspace.K)
+            shape = fit_shape(model, points[chosen], poses, config.iterations)
             workspace.save_arrays("fit/shape", identity=shape.identity, offsets=shape.offsets)
         shape = FaceShape(**workspace.load_arrays("fit/shape"))
+        poses = poses_from_landmarks(head, points, found, workspace.K, model.face(shape))
 
         def work(start: int) -> None:
             low = max(0, start - _OVERLAP)
@@ -267,7 +269,7 @@ def torso(workspace: Workspace) -> None:
     )
     reference = int(nearest.argmin())
     alpha = workspace.matte(reference)
-    clothes = read_image(workspace.parsing_path(reference)) == PARSING_LABELS.index("clothes")
+    clothes = workspace.parsing(reference) == PARSING_LABELS.index("clothes")
     tracker = TorsoTracker(
         workspace.frame(reference),
         alpha,
@@ -370,7 +372,11 @@ def ear_mask(
 
 def plate(workspace: Workspace) -> None:
     """background.png."""
-    image, seen = background_plate(workspace.frame, workspace.matte, workspace.frames)
+    samples = _spread(workspace.frames, _PLATE_FRAMES)
+    pairs = parallel_map(
+        lambda i: (workspace.frame(i), workspace.matte(i)), samples.tolist(), workspace.workers
+    )
+    image, seen = background_plate(pairs)
     workspace.state.facts["background_seen"] = float(seen.mean())
     write_image(workspace.path("background.png"), image)
 
@@ -417,7 +423,7 @@ def report(workspace: Workspace) -> None:
     chosen = usable[_spread(len(usable), 5)][1:-1] if len(usable) > 4 else usable
     sheet = contact_sheet(
         workspace.head, tracking, workspace.frame, workspace.matte,
-        lambda index: read_image(workspace.parsing_path(index)),
+        workspace.parsing,
         read_image(workspace.path("background.png")), chosen,
     )  # fmt: skip
     atomic_write(workspace.path("quality.json"), json.dumps(numbers, indent=2) + "\n")

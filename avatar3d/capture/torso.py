@@ -26,7 +26,7 @@ FOLLOW = 0.15
 
 _WORK_SIZE = 256
 _LEVELS = (2, 1, 0)  # halvings of the working size, coarse to fine
-_MAX_PIXELS = 3000
+_MAX_PIXELS = 2000
 _GRAY_NOISE, _ALPHA_NOISE = 5.0, 60.0
 _CORRELATED = 40.0
 """Neighbouring pixels err together: one independent observation per this many."""
@@ -73,7 +73,7 @@ class TorsoTracker:
             picked = [_shrunk(channel, level) for channel in channels]
             mask = _shrunk(small.astype(np.float32), level) > 0.99
             self._levels.append(_Template(picked, mask, self._pivot / 2**level, 2**level))
-        self._last = np.eye(3)
+        self._last: np.ndarray | None = None
 
     @property
     def unit(self) -> float:
@@ -90,14 +90,16 @@ class TorsoTracker:
         if not self.usable:
             return unknown
         channels = self._channels(image, matte)
-        transform = self._last
+        known = self._last is not None
+        transform = self._last if self._last is not None else np.eye(3)
         for template, level in zip(self._levels, _LEVELS, strict=True):
-            transform, sigma = template.register(
-                [_shrunk(channel, level) for channel in channels], transform
-            )
+            if known and level == _LEVELS[0]:
+                continue
+            shrunk = [_shrunk(channel, level) for channel in channels]
+            transform, sigma = template.register(shrunk, transform, 5 if known else 12)
         values = _parameters(transform, self._pivot)
         if not np.isfinite(values).all() or abs(values[2]) > 0.2 or abs(values[3]) > 0.4:
-            self._last = np.eye(3)
+            self._last = None
             return unknown
         self._last = transform
         to_pixels = np.array([1 / self._scale, 1 / self._scale, 1, 1])
@@ -153,7 +155,7 @@ class _Template:
         self._prior = 1 / (_REACH * [1 / factor, 1 / factor, 1, 1]) ** 2
 
     def register(
-        self, channels: list[np.ndarray], start: np.ndarray
+        self, channels: list[np.ndarray], start: np.ndarray, steps: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Transform (3, 3) at full working size and sigma (4,)."""
         scale = np.diag([1 / self._factor, 1 / self._factor, 1])
@@ -161,7 +163,7 @@ class _Template:
         prior = np.diag(self._prior)
         curvature = prior
         cost = np.inf
-        for _ in range(12):
+        for _ in range(steps):
             residual, inside = self._residual(channels, transform)
             weight = np.where(inside, 1 / (1 + (residual / 2) ** 2), 0)
             cost = float((weight * residual**2).sum() / max(weight.sum(), 1))
@@ -170,7 +172,7 @@ class _Template:
             pull = self._prior * _parameters(transform, self._pivot)
             step = np.linalg.solve(curvature, weighted.T @ residual / _CORRELATED + pull)
             transform = transform @ np.linalg.inv(_similarity(step, self._pivot))
-            if np.abs(step[:2]).max() < 0.01 and np.abs(step[2:]).max() < 1e-4:
+            if np.abs(step[:2]).max() < 0.02 and np.abs(step[2:]).max() < 3e-4:
                 break
         sigma = np.sqrt(np.diag(np.linalg.inv(curvature)) * max(cost, 1.0))
         sigma[:2] *= self._factor

@@ -71,7 +71,7 @@ def test_plate_is_the_background_wherever_it_was_seen():
         frame = np.where(matte[..., None] > 0, 128, truth + noise).clip(0, 255).astype(np.uint8)
         frames.append(frame)
         mattes.append(matte)
-    plate, seen = background_plate(frames.__getitem__, mattes.__getitem__, 9)
+    plate, seen = background_plate(zip(frames, mattes, strict=True))
     never = np.zeros((60, 80), bool)
     never[20:, 28:50] = True
     assert not seen[never].any()
@@ -86,14 +86,14 @@ def test_hole_of_a_smooth_background_is_filled_smoothly():
     matte = np.zeros((96, 128), np.uint8)
     matte[30:, 40:90] = 255
     frame = np.where(matte[..., None] > 0, 0, truth).astype(np.uint8)
-    plate, seen = background_plate(lambda i: frame, lambda i: matte, 10)
+    plate, seen = background_plate([(frame, matte)] * 10)
     assert (~seen).any()
     assert np.abs(plate.astype(int) - truth)[~seen].mean() < 12
 
 
 def test_a_person_who_fills_every_frame_leaves_a_grey_plate():
     frame = np.full((20, 20, 3), 200, np.uint8)
-    plate, seen = background_plate(lambda i: frame, lambda i: np.full((20, 20), 255, np.uint8), 4)
+    plate, seen = background_plate([(frame, np.full((20, 20), 255, np.uint8))] * 4)
     assert not seen.any()
     assert (plate == plate[0, 0]).all()
 
