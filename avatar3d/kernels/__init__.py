@@ -6,8 +6,8 @@ warning), "native" or "reference".
 
 import os
 
-# Read by the OpenMP runtime when it loads. Waiting threads that spin take the core away from a busy
-# neighbour: its 90th-percentile frame time is three times lower with sleeping threads.
+# Read by torch's OpenMP when it loads, if that is still to come: its idle threads would otherwise
+# spin on cores that our threads, which sleep, could use.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from avatar3d.kernels._backend import backend_info, get_num_threads, set_num_threads

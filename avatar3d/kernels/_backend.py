@@ -85,13 +85,13 @@ def backend_info() -> dict[str, Any]:
 
     Returns:
         native (bool), reason (why not, or ""), simd ("avx512", "avx2", "plain" or ""),
-        simd_available (list, fastest first), threads, openmp (bool), compiler.
+        simd_available (list, fastest first), threads, compiler.
     """
     module, reason = _load()
     if module is None:
         return {
             "native": False, "reason": reason, "simd": "", "simd_available": [], "threads": 1,
-            "openmp": False, "compiler": "",
+            "compiler": "",
         }  # fmt: skip
     return {
         "native": True,
@@ -99,7 +99,6 @@ def backend_info() -> dict[str, Any]:
         "simd": module.simd(),
         "simd_available": module.simd_levels(),
         "threads": module.threads(),
-        "openmp": module.openmp(),
         "compiler": module.compiler(),
     }
 

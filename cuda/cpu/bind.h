@@ -102,6 +102,8 @@ inline void carry(const RigidTransform& head, const RigidTransform& torso, Lanes
   multiply_quaternions(carrier, a.quat, out);
 }
 
+constexpr int kRigBatchesTogether = 16;  // claimed at a time by a thread
+
 // Batches never straddle the border between bound and free Gaussians.
 struct BatchRange {
   int first, n;
@@ -118,34 +120,39 @@ inline BatchRange batch_at(const BindInput& in, int batch) {
   return {first, smaller(kWidth, in.count - first)};
 }
 
-void bind(const BindInput& in, const BindOutput& out, [[maybe_unused]] int threads) {
+inline void bind_batch(const BindInput& in, const RigidTransform& head, const RigidTransform& torso,
+                       BatchRange range, const BindOutput& out) {
+  const int n = range.n;
+  const size_t i = (size_t)range.first;
+  const BoundBatch b = load_bound(in, range.first, n);
+  const Anchor anchor = anchor_of(in, range.first, n);
+  Lanes w, point[3], by_head[3], by_torso[3], mean[3], carrier[4], quat[4], scale[3], opacity;
+  load_columns<1>(in.torso_weight + i, n, &w);
+  place(anchor, b.position, point);
+  apply_rigid(head, point, by_head);
+  apply_rigid(torso, point, by_torso);
+  for (int k = 0; k < 3; k++) mean[k] = by_head[k] + w * (by_torso[k] - by_head[k]);
+  carry(head, torso, w, anchor, carrier);
+  multiply_quaternions(carrier, b.quat, quat);
+  load_columns<3>(in.log_scale + 3 * i, n, scale);
+  for (int k = 0; k < 3; k++) scale[k] = exp_of(scale[k]);
+  load_columns<1>(in.opacity + i, n, &opacity);
+  opacity = Lanes(1.0f) / (Lanes(1.0f) + exp_of(Lanes(0.0f) - opacity));
+  store_columns<3>(mean, n, out.means + 3 * i);
+  store_columns<4>(quat, n, out.quats + 4 * i);
+  store_columns<3>(scale, n, out.scales + 3 * i);
+  store_columns<1>(&opacity, n, out.opacities + i);
+  store_columns<3>(b.color, n, out.colors + 3 * i);
+}
+
+void bind(const BindInput& in, const BindOutput& out, int threads) {
   const RigidTransform head = rigid_of(in.head), torso = rigid_of(in.torso);
   const int batches = batch_count(in);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int batch = 0; batch < batches; batch++) {
-    const BatchRange range = batch_at(in, batch);
-    const int n = range.n;
-    const size_t i = (size_t)range.first;
-    const BoundBatch b = load_bound(in, range.first, n);
-    const Anchor anchor = anchor_of(in, range.first, n);
-    Lanes w, point[3], by_head[3], by_torso[3], mean[3], carrier[4], quat[4], scale[3], opacity;
-    load_columns<1>(in.torso_weight + i, n, &w);
-    place(anchor, b.position, point);
-    apply_rigid(head, point, by_head);
-    apply_rigid(torso, point, by_torso);
-    for (int k = 0; k < 3; k++) mean[k] = by_head[k] + w * (by_torso[k] - by_head[k]);
-    carry(head, torso, w, anchor, carrier);
-    multiply_quaternions(carrier, b.quat, quat);
-    load_columns<3>(in.log_scale + 3 * i, n, scale);
-    for (int k = 0; k < 3; k++) scale[k] = exp_of(scale[k]);
-    load_columns<1>(in.opacity + i, n, &opacity);
-    opacity = Lanes(1.0f) / (Lanes(1.0f) + exp_of(Lanes(0.0f) - opacity));
-    store_columns<3>(mean, n, out.means + 3 * i);
-    store_columns<4>(quat, n, out.quats + 4 * i);
-    store_columns<3>(scale, n, out.scales + 3 * i);
-    store_columns<1>(&opacity, n, out.opacities + i);
-    store_columns<3>(b.color, n, out.colors + 3 * i);
-  }
+  parallel_for(chunks_of(kRigBatchesTogether, batches), threads, [&](int chunk, int) {
+    const int end = smaller(batches, (chunk + 1) * kRigBatchesTogether);
+    for (int batch = chunk * kRigBatchesTogether; batch < end; batch++)
+      bind_batch(in, head, torso, batch_at(in, batch), out);
+  });
 }
 
 // Sums that many Gaussians share are kept per slice of the batches, so that they do not depend on
@@ -259,8 +266,7 @@ inline void bind_backward_batch(const BindInput& in, const BindGradient& grad,
     basis_backward(in, grad, range.first + l, rows[l], sums.weights);
 }
 
-void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratch,
-                   [[maybe_unused]] int threads) {
+void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratch, int threads) {
   const RigidTransform head = rigid_of(in.head), torso = rigid_of(in.torso);
   const int batches = batch_count(in);
   const size_t weight_floats = grad.weights ? (size_t)in.basis_size : 0;
@@ -268,8 +274,7 @@ void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratc
   const size_t stride = weight_floats + vertex_floats;
   float* shared = reserve<float>(scratch, kSlices * stride);
   SliceSums sums[kSlices];
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (int s = 0; s < kSlices; s++) {
+  parallel_for(kSlices, threads, [&](int s, int) {
     sums[s].weights = shared + s * stride;
     sums[s].vertices = sums[s].weights + weight_floats;
     memset(sums[s].weights, 0, sizeof(float) * stride);
@@ -278,7 +283,7 @@ void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratc
     const int end = (int)((int64_t)batches * (s + 1) / kSlices);
     for (int batch = begin; batch < end; batch++)
       bind_backward_batch(in, grad, head, torso, batch_at(in, batch), sums[s]);
-  }
+  });
   for (size_t k = 0; k < weight_floats; k++) {
     float total = 0;
     for (int s = 0; s < kSlices; s++) total += sums[s].weights[k];

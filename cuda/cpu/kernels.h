@@ -17,6 +17,11 @@ struct Buffer {
 // Throws std::bad_alloc. Contents are lost when it grows.
 void* reserve_bytes(Buffer& buffer, size_t bytes);
 
+// Calls body(context, i, worker) once for each i in [0, count), on up to `threads` threads; worker
+// is below `threads`. See thread_pool.h.
+typedef void (*ParallelBody)(void* context, int i, int worker);
+void run_parallel(int count, int threads, ParallelBody body, void* context);
+
 // Throws std::length_error: the scene covers more (tile, Gaussian) pairs than an int32 can number.
 [[noreturn]] void throw_too_many_entries();
 

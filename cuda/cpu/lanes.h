@@ -43,7 +43,6 @@ inline Lanes exp_of(Lanes a) {
 inline Lanes log2_of(Lanes a) {
   alignas(64) float x[kWidth];
   store(x, a.v);
-#pragma omp simd
   for (int l = 0; l < kWidth; l++) x[l] = avatar3d::log2_of(x[l]);
   return Lanes(x);
 }

@@ -45,15 +45,14 @@ inline void draw_triangle(const MeshInput& in, int index, int row_begin, int row
 
 void rasterize_mesh(const MeshInput& in, int32_t* face, float* bary, float* depth, int threads) {
   const int bands = threads == 1 ? 1 : smaller(in.height, 4 * threads);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (int band = 0; band < bands; band++) {
+  parallel_for(bands, threads, [&](int band, int) {
     const int begin = (int)((int64_t)in.height * band / bands);
     const int end = (int)((int64_t)in.height * (band + 1) / bands);
     const size_t first = (size_t)begin * in.width, last = (size_t)end * in.width;
     for (size_t i = first; i < last; i++) face[i] = -1, depth[i] = (float)HUGE_VAL;
     memset(bary + 3 * first, 0, sizeof(float) * 3 * (last - first));
     for (int f = 0; f < in.faces; f++) draw_triangle(in, f, begin, end, face, bary, depth);
-  }
+  });
 }
 
 }  // namespace

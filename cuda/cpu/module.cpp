@@ -403,13 +403,6 @@ NB_MODULE(_native, m) {
   m.def("threads", [] { return settings().threads; });
   m.def("set_threads", [](int n) { settings().threads = n < 1 ? 1 : (n > 256 ? 256 : n); });
   m.def("compiler", &compiler);
-  m.def("openmp", [] {
-#ifdef _OPENMP
-    return true;
-#else
-    return false;
-#endif
-  });
 }
 
 }  // namespace avatar3d

@@ -1,9 +1,5 @@
-// OpenMP when the compiler has it, a serial loop otherwise.
+// Loops over threads, memory that is reused, and what compilers call by different names.
 #pragma once
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "kernels.h"
 
@@ -17,13 +13,16 @@
 
 namespace {
 
-#ifdef _OPENMP
-inline int thread_index() { return omp_get_thread_num(); }
-inline int team_size() { return omp_get_num_threads(); }
-#else
-inline int thread_index() { return 0; }
-inline int team_size() { return 1; }
-#endif
+// Calls body(i, worker) once for each i in [0, count), in any order and on up to `threads` threads.
+template <class Body>
+inline void parallel_for(int count, int threads, const Body& body) {
+  struct Call {
+    static void run(void* context, int i, int worker) {
+      (*static_cast<const Body*>(context))(i, worker);
+    }
+  };
+  avatar3d::run_parallel(count, threads, &Call::run, const_cast<Body*>(&body));
+}
 
 template <class T>
 inline T* reserve(avatar3d::Buffer& buffer, size_t count) {
@@ -35,6 +34,7 @@ inline T* data(const avatar3d::Buffer& buffer) {
   return static_cast<T*>(buffer.data);
 }
 
+inline int chunks_of(int size, int count) { return (count + size - 1) / size; }
 inline int smaller(int a, int b) { return a < b ? a : b; }
 inline int larger(int a, int b) { return a > b ? a : b; }
 

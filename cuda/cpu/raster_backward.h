@@ -119,27 +119,23 @@ inline void replay_tile(const Splat* splats, const Entry* list, const uint64_t* 
 
 template <bool kMean2d>
 inline void replay_all(const RasterInput& in, const RasterGradient& grad, RasterState& state,
-                       [[maybe_unused]] int threads) {
+                       int threads) {
   static const BlockTable table;
   const int tiles = state.tiles_x * state.tiles_y;
   const Splat* splats = data<Splat>(state.splats);
   const int32_t* start = data<int32_t>(state.tile_start);
   float* slots = reserve<float>(state.slots, (size_t)state.entries * kSlot);
   float* partial = reserve<float>(state.partial, 3 * (size_t)tiles);
-#pragma omp parallel num_threads(threads)
-  {
+  parallel_for(tiles, threads, [&](int t, int) {
     ReplayState replay;
-#pragma omp for schedule(dynamic, 2)
-    for (int t = 0; t < tiles; t++) {
-      const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
-      if (grad.background) background_backward(in, grad, tile, partial + 3 * (size_t)t);
-      if (start[t + 1] == start[t]) continue;
-      read_tile(in, grad, tile, replay);
-      replay_tile<kMean2d>(splats, data<Entry>(state.list) + start[t],
-                           data<uint64_t>(state.mask) + start[t], start[t + 1] - start[t], tile,
-                           table, replay, slots);
-    }
-  }
+    const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
+    if (grad.background) background_backward(in, grad, tile, partial + 3 * (size_t)t);
+    if (start[t + 1] == start[t]) return;
+    read_tile(in, grad, tile, replay);
+    replay_tile<kMean2d>(splats, data<Entry>(state.list) + start[t],
+                         data<uint64_t>(state.mask) + start[t], start[t + 1] - start[t], tile,
+                         table, replay, slots);
+  });
   if (grad.background && !in.background_is_image) {
     double total[3] = {0, 0, 0};
     for (int t = 0; t < tiles; t++)
@@ -207,15 +203,17 @@ inline void project_backward_batch(const PinholeCamera& camera, const RasterInpu
 }
 
 inline void project_backward_all(const RasterInput& in, const RasterGradient& grad,
-                                 RasterState& state, [[maybe_unused]] int threads) {
+                                 RasterState& state, int threads) {
   const PinholeCamera camera = camera_of(in);
   const int batches = (in.count + kWidth - 1) / kWidth;
   float* partial = reserve<float>(state.partial, 12 * (size_t)batches);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int batch = 0; batch < batches; batch++) {
-    const int first = batch * kWidth, n = smaller(kWidth, in.count - first);
-    project_backward_batch(camera, in, grad, state, first, n, partial + 12 * (size_t)batch);
-  }
+  parallel_for(chunks_of(kBatchesTogether, batches), threads, [&](int chunk, int) {
+    const int end = smaller(batches, (chunk + 1) * kBatchesTogether);
+    for (int batch = chunk * kBatchesTogether; batch < end; batch++) {
+      const int first = batch * kWidth, n = smaller(kWidth, in.count - first);
+      project_backward_batch(camera, in, grad, state, first, n, partial + 12 * (size_t)batch);
+    }
+  });
   if (grad.viewmat) {
     double total[12] = {0};
     for (int b = 0; b < batches; b++)

@@ -236,23 +236,19 @@ inline void write_tile(const RasterInput& in, const RasterOutput& out, const Til
 }
 
 inline void blend_all(const RasterInput& in, const RasterOutput& out, RasterState& state,
-                      [[maybe_unused]] int threads) {
+                      int threads) {
   static const BlockTable table;
   static const RowTable rows;
   const int tiles = state.tiles_x * state.tiles_y;
   const Splat* splats = data<Splat>(state.splats);
   const int32_t* start = data<int32_t>(state.tile_start);
-#pragma omp parallel num_threads(threads)
-  {
+  parallel_for(tiles, threads, [&](int t, int) {
     BlendState blend;
-#pragma omp for schedule(dynamic, 2)
-    for (int t = 0; t < tiles; t++) {
-      const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
-      blend_tile(splats, data<Entry>(state.list) + start[t], data<uint64_t>(state.mask) + start[t],
-                 start[t + 1] - start[t], tile, table, rows, blend);
-      write_tile(in, out, tile, blend);
-    }
-  }
+    const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
+    blend_tile(splats, data<Entry>(state.list) + start[t], data<uint64_t>(state.mask) + start[t],
+               start[t + 1] - start[t], tile, table, rows, blend);
+    write_tile(in, out, tile, blend);
+  });
 }
 
 void rasterize(const RasterInput& in, const RasterOutput& out, RasterState& state, int threads) {

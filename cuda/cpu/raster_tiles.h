@@ -46,6 +46,8 @@ struct Entry {
   int32_t slot;
 };
 
+constexpr int kBatchesTogether = 16;  // claimed at a time by a thread
+
 // kWidth Gaussians side by side.
 struct Batch {
   Gaussian<Lanes> gaussian;
@@ -126,10 +128,8 @@ inline void project_all(const RasterInput& in, float* radii, RasterState& state,
   float* depths = reserve<float>(state.depths, n);
   int32_t* counts = reserve<int32_t>(state.counts, (size_t)tiles * threads);
   memset(counts, 0, sizeof(int32_t) * tiles * threads);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int batch = 0; batch < batches; batch++) {
+  const auto project_one = [&](int batch, int32_t* own_counts) {
     const int first = batch * kWidth, count = smaller(kWidth, in.count - first);
-    int32_t* own_counts = counts + (size_t)tiles * thread_index();
     Lanes color[3];
     load_columns<3>(in.colors + 3 * (size_t)first, count, color);
     SplatBatch s =
@@ -153,7 +153,12 @@ inline void project_all(const RasterInput& in, float* radii, RasterState& state,
       for (int y = r.y0; y <= r.y1; y++)
         for (int x = r.x0; x <= r.x1; x++) own_counts[y * tiles_x + x]++;
     }
-  }
+  };
+  parallel_for(chunks_of(kBatchesTogether, batches), threads, [&](int chunk, int worker) {
+    const int end = smaller(batches, (chunk + 1) * kBatchesTogether);
+    for (int batch = chunk * kBatchesTogether; batch < end; batch++)
+      project_one(batch, counts + (size_t)tiles * worker);
+  });
 }
 
 // Stable least-significant-digit radix sort of (key, value) pairs, 11 bits a pass, as many passes
@@ -234,8 +239,7 @@ inline void fill_tiles(const RasterInput& in, RasterState& state, int threads) {
   }
   tile_start[tiles] = total;
   const int bands = smaller(threads, tiles_y);
-#pragma omp parallel for schedule(static, 1) num_threads(bands)
-  for (int band = 0; band < bands; band++) {
+  parallel_for(bands, threads, [&](int band, int) {
     // bands of about equal numbers of pairs
     int y0 = 0, y1 = 0;
     for (int y = 0; y < tiles_y; y++) {
@@ -252,7 +256,7 @@ inline void fill_tiles(const RasterInput& in, RasterState& state, int threads) {
         for (int x = r.x0; x <= r.x1; x++) list[next[y * tiles_x + x]++] = Entry{id, slot++};
       }
     }
-  }
+  });
 }
 
 }  // namespace

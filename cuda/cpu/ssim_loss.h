@@ -223,23 +223,18 @@ inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, 
 
 double l1_ssim(const SsimInput& in, float* gradient, Buffer& scratch, int threads) {
   const SsimPlan plan = plan_ssim(in, scratch, threads);
-#pragma omp parallel num_threads(threads)
-  {
-    float* moments = plan.row_buffers + plan.row_floats * thread_index();
+  parallel_for(plan.groups, threads, [&](int g, int worker) {
+    float* moments = plan.row_buffers + plan.row_floats * worker;
     float* work = moments + (size_t)kRows * kMoments * plan.padded;
-#pragma omp for schedule(dynamic, 4)
-    for (int g = 0; g < plan.groups; g++) {
-      moments_of_rows(plan, g * kRows, moments);
-      double loss = 0;
-      for (int r = 0; r < kRows && g * kRows + r < in.height; r++)
-        loss += ssim_row(in, plan, g * kRows + r, moments + r * kMoments * plan.padded, work,
-                         gradient != nullptr);
-      plan.loss[g] = loss;
-    }
-#pragma omp for schedule(dynamic, 4)
-    for (int g = 0; g < plan.groups; g++)
-      if (gradient) gradient_of_rows(in, plan, g * kRows, gradient);
-  }
+    moments_of_rows(plan, g * kRows, moments);
+    plan.loss[g] = 0;
+    for (int r = 0; r < kRows && g * kRows + r < in.height; r++)
+      plan.loss[g] += ssim_row(in, plan, g * kRows + r, moments + r * kMoments * plan.padded, work,
+                               gradient != nullptr);
+  });
+  if (gradient)
+    parallel_for(plan.groups, threads,
+                 [&](int g, int) { gradient_of_rows(in, plan, g * kRows, gradient); });
   double total = 0;
   for (int g = 0; g < plan.groups; g++) total += plan.loss[g];
   return total;
