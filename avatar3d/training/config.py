@@ -33,13 +33,13 @@ class TrainingConfig:
     """Weight of pixels around the eyes in the loss."""
     random_background: float = 0.25
     """Fraction of iterations on a random flat background, which keeps the alpha honest."""
-    prior_color: float = 0.02
+    prior_color: float = 0.3
     """Weight of the pull towards the colour of neighbouring Gaussians; see `Priors`."""
     prior_position: float = 0.005
     """Weight of the pull towards the surface, in squared reaches of the part."""
     prior_scale: float = 0.001
     """Weight of the pull towards the initial size, in squared e-folds."""
-    prior_opacity: float = 0.00001
+    prior_opacity: float = 0.00003
     """Weight of the pull of skin towards solid, in squared logits."""
     final_rate: float = 0.05
     """Learning rates end at this fraction of their start."""

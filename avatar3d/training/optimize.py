@@ -63,6 +63,7 @@ def raise_eps(optimizer: torch.optim.Optimizer, quantile: float = 0.2) -> None:
 
 @torch.no_grad()
 def keep_in_bounds(parameters: SplatParameters) -> None:
-    """Clamp sizes to 0.08-8 mm and opacities to where their gradient is still alive."""
+    """Clamp sizes to 0.08-8 mm, colours to the gamut, opacities to where gradients are alive."""
     parameters.log_scale.clamp_(_SMALLEST, _LARGEST)
     parameters.opacity.clamp_(-6.0, 7.0)
+    parameters.color.clamp_(0.0, 1.0)
