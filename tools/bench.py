@@ -64,12 +64,12 @@ def head_scene(count: int, size: int) -> list[Tensor]:
     """A head-like shell of flat Gaussians before the camera: about 30 blended per covered pixel."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
-    means = direction * torch.tensor([0.09, 0.12, 0.1]) + torch.tensor([0.0, 0.0, 0.8])
+    means = direction * torch.tensor([0.105, 0.14, 0.11]) + torch.tensor([0.0, 0.0, 0.8])
     # wxyz that turns z onto the shell's normal, so that the thin axis points outwards
     quats = torch.cat(
         [1 + direction[:, 2:], -direction[:, 1:2], direction[:, :1], 0 * direction[:, :1]], dim=-1
     )
-    spread = 0.00205 * (20_000 / count) ** 0.5
+    spread = 0.0019 * (20_000 / count) ** 0.5
     scales = spread * torch.exp(0.4 * torch.randn(count, 3, generator=generator))
     scales[:, 2] *= 0.2
     opacities = torch.sigmoid(1.0 + 1.5 * torch.randn(count, generator=generator))

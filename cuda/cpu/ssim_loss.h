@@ -1,6 +1,6 @@
 // Fused L1 + SSIM over interleaved (H, W, 3) rows: a row is 3 W floats, and the window's taps along
-// it lie 3 floats apart. Two passes of separable windows; between them only the three derivative
-// maps go through memory.
+// it lie 3 floats apart. The image is worked on in bands of rows, so that the derivative maps
+// between the two passes of separable windows stay in the cache.
 #pragma once
 
 #include "avatar3d/ssim.h"
@@ -13,8 +13,8 @@ using namespace avatar3d;
 
 constexpr int kRows =
     kWidth == 16 ? 4 : 2;  // output rows per step, so loads are shared in registers
-constexpr int kPad = 3 * kSsimRadius;
-constexpr int kMaps = 3;     // derivative maps: at E[x], E[x^2 + y^2], E[x y]
+constexpr int kPad = 16;  // at least the 3 * kSsimRadius floats that a window reaches, and a vector
+constexpr int kMaps = 3;  // derivative maps: at E[x], E[x^2 + y^2], E[x y]
 constexpr int kMoments = 4;  // E[x], E[y], E[x^2 + y^2], E[x y]
 
 // Rows that a vector load may read kWidth floats from; narrower images are copied with zeros.
@@ -26,50 +26,53 @@ struct Plane {
   const float* row(int y) const { return y >= 0 && y < height ? data + y * stride : zeros; }
 };
 
+constexpr int kRowBuffers = kRows * kMoments + kMaps + 1;  // per thread, the last for weights
+constexpr int kBandRows = 64;                              // a multiple of kRows
+
 struct SsimPlan {
-  int n;          // floats in a row
-  int readable;   // n, or kWidth when the image is narrower
-  int groups;     // of kRows rows
-  size_t padded;  // floats in a row buffer with kPad zeros on both sides
+  int n;              // floats in a row
+  int readable;       // n, or kWidth when the image is narrower
+  int bands;          // of kBandRows rows
+  size_t map_stride;  // of one row of one map
+  size_t padded;      // floats in a row buffer with kPad zeros on both sides
   Plane image, target;
-  float* maps;         // (groups * kRows, kMaps, readable)
-  double* loss;        // per group
-  float* row_buffers;  // per thread
-  size_t row_floats;   // per thread
+  double* loss;  // per group of kRows rows
+  float* work;   // per thread: row buffers, then the maps of a band
+  size_t work_size;
 };
 
 inline SsimPlan plan_ssim(const SsimInput& in, Buffer& scratch, int threads) {
   SsimPlan s;
   s.n = 3 * in.width;
   s.readable = larger(s.n, kWidth);
-  s.groups = (in.height + kRows - 1) / kRows;
+  s.bands = (in.height + kBandRows - 1) / kBandRows;
   s.padded = ((size_t)s.readable + 2 * kPad + kWidth + 15) / 16 * 16;
+  // An odd number of cache lines, or the rows that a vertical window reads share a cache set.
+  s.map_stride = (((size_t)s.readable + 15) / 16 | 1) * 16;
   const bool narrow = s.n < kWidth;
   const size_t copies = narrow ? 2 * (size_t)in.height * kWidth : 0;
-  const size_t maps = (size_t)s.groups * kRows * kMaps * s.readable;
-  s.row_floats = (size_t)kRows * kMoments * s.padded + 4 * s.padded;
-  const size_t floats = copies + maps + (size_t)s.readable + 16 + s.row_floats * threads;
-  double* p = reserve<double>(scratch, (size_t)s.groups + (floats + 1) / 2);
-  s.loss = p;
-  float* f = reinterpret_cast<float*>(p + s.groups);
-  s.maps = f, f += maps;
-  float* zeros = f;
-  memset(zeros, 0, sizeof(float) * s.readable), f += s.readable;
+  const size_t map_rows = kBandRows + 2 * kSsimRadius + kRows;
+  s.work_size = kRowBuffers * s.padded + map_rows * kMaps * s.map_stride;
+  const size_t groups = (size_t)s.bands * (kBandRows / kRows);
+  const size_t zero_size = kMaps * s.map_stride;  // a row outside the image, or outside the maps
+  const size_t floats = zero_size + s.work_size * threads + copies;
+  s.loss = reserve<double>(scratch, groups + (floats + 1) / 2);
+  float* zeros = reinterpret_cast<float*>(s.loss + groups);
+  memset(zeros, 0, sizeof(float) * zero_size);
+  s.work = zeros + zero_size;
   s.image = Plane{in.image, (size_t)s.n, zeros, in.height};
   s.target = Plane{in.target, (size_t)s.n, zeros, in.height};
   if (narrow) {
-    memset(f, 0, sizeof(float) * copies);
+    float* copy = s.work + s.work_size * threads;
+    memset(copy, 0, sizeof(float) * copies);
     for (int y = 0; y < in.height; y++) {
-      memcpy(f + (size_t)y * kWidth, in.image + (size_t)y * s.n, sizeof(float) * s.n);
-      memcpy(f + (size_t)(in.height + y) * kWidth, in.target + (size_t)y * s.n,
-             sizeof(float) * s.n);
+      const size_t at = (size_t)y * s.n, size = sizeof(float) * s.n;
+      memcpy(copy + (size_t)y * kWidth, in.image + at, size);
+      memcpy(copy + (size_t)(in.height + y) * kWidth, in.target + at, size);
     }
-    s.image = Plane{f, kWidth, zeros, in.height};
-    s.target = Plane{f + (size_t)in.height * kWidth, kWidth, zeros, in.height};
-    f += copies;
+    s.image = Plane{copy, kWidth, zeros, in.height};
+    s.target = Plane{copy + (size_t)in.height * kWidth, kWidth, zeros, in.height};
   }
-  s.row_buffers = f;
-  memset(f, 0, sizeof(float) * s.row_floats * threads);
   return s;
 }
 
@@ -81,11 +84,28 @@ inline void for_vectors(int readable, const Body& body) {
   if (i < readable) body(readable - kWidth);
 }
 
+// The windowed value at `center`; kPad floats on both sides of it may be read.
 inline Vec window_along_row(const float* center) {
-  Vec s = mul(set(kSsimWindow[0]), add(load(center - kPad), load(center + kPad)));
+#if A3D_SIMD == 512
+  // Three loads and shifts: eleven loads that straddle cache lines take twice as long.
+  const __m512i before = _mm512_castps_si512(load(center - 16));
+  const __m512i here = _mm512_castps_si512(load(center));
+  const __m512i after = _mm512_castps_si512(load(center + 16));
+#define A3D_TAPS(K)                                                                       \
+  add(_mm512_castsi512_ps(_mm512_alignr_epi32(here, before, 16 - 3 * (kSsimRadius - K))), \
+      _mm512_castsi512_ps(_mm512_alignr_epi32(after, here, 3 * (kSsimRadius - K))))
+  Vec s = mul(set(kSsimWindow[0]), A3D_TAPS(0));
+  s = madd(set(kSsimWindow[1]), A3D_TAPS(1), s);
+  s = madd(set(kSsimWindow[2]), A3D_TAPS(2), s);
+  s = madd(set(kSsimWindow[3]), A3D_TAPS(3), s);
+  s = madd(set(kSsimWindow[4]), A3D_TAPS(4), s);
+#undef A3D_TAPS
+#else
+  Vec s = mul(set(kSsimWindow[0]), add(load(center - 15), load(center + 15)));
   for (int k = 1; k < kSsimRadius; k++)
     s = madd(set(kSsimWindow[k]),
              add(load(center + 3 * (k - kSsimRadius)), load(center - 3 * (k - kSsimRadius))), s);
+#endif
   return madd(set(kSsimWindow[kSsimRadius]), load(center), s);
 }
 
@@ -124,9 +144,10 @@ inline void moments_of_rows(const SsimPlan& plan, int y0, float* out) {
   });
 }
 
-// One row: moments -> SSIM -> loss, and the derivative maps windowed along the row.
+// One row: moments -> SSIM -> loss, and the derivative maps windowed along the row. `work` holds
+// kMaps padded rows and one of weights; maps is null where only the loss is wanted.
 inline double ssim_row(const SsimInput& in, const SsimPlan& plan, int y, const float* moments,
-                       float* work, bool with_gradient) {
+                       float* work, float* maps) {
   float* weight = work + kMaps * plan.padded;
   for (int i = 0; i < in.width; i++) {
     const float w = in.weight ? in.weight[(size_t)y * in.width + i] : 1.0f;
@@ -134,45 +155,44 @@ inline double ssim_row(const SsimInput& in, const SsimPlan& plan, int y, const f
   }
   const float* image = plan.image.row(y);
   const float* target = plan.target.row(y);
-  double loss = 0;
+  Vec loss = set(0.0f);
   for (int i = 0; i < plan.n; i += kWidth) {
     Lanes m[kMoments];
     for (int k = 0; k < kMoments; k++)
       m[k] = Lanes(window_along_row(moments + k * plan.padded + kPad + i));
     const int n = smaller(kWidth, plan.n - i);
-    alignas(64) float x[kWidth] = {0}, t[kWidth] = {0}, w[kWidth] = {0}, d[kMaps][kWidth];
-    if (n == kWidth) {
-      store(x, load(image + i)), store(t, load(target + i)), store(w, load(weight + i));
-    } else {
-      for (int l = 0; l < n; l++) x[l] = image[i + l], t[l] = target[i + l], w[l] = weight[i + l];
-    }
+    const bool whole = n == kWidth;
+    const Vec x = whole ? load(image + i) : load_part(image + i, n);
+    const Vec t = whole ? load(target + i) : load_part(target + i, n);
+    const Vec w = whole ? load(weight + i) : load_part(weight + i, n);
     const SsimPoint<Lanes> s = ssim_point(m[0], m[1], m[2], m[3]);
-    const Vec f = mul(set(-in.ssim_factor), load(w));
-    store(d[0], mul(f, s.d_mean.v));
-    store(d[1], mul(f, s.d_squares.v));
-    store(d[2], mul(f, s.d_product.v));
-    const Vec l1 = mul(set(in.l1_factor), vabs(sub(load(x), load(t))));
-    const Vec terms = madd(set(in.ssim_factor), sub(set(1.0f), s.value.v), l1);
-    loss += (double)sum(mul(load(w), terms));
-    if (with_gradient)
-      for (int k = 0; k < kMaps; k++) memcpy(work + k * plan.padded + kPad + i, d[k], 4 * n);
-  }
-  if (with_gradient) {
+    const Vec l1 = mul(set(in.l1_factor), vabs(sub(x, t)));
+    loss = madd(w, madd(set(in.ssim_factor), sub(set(1.0f), s.value.v), l1), loss);
+    if (!maps) continue;
+    const Vec f = mul(set(-in.ssim_factor), w);
+    const Vec d[kMaps] = {mul(f, s.d_mean.v), mul(f, s.d_squares.v), mul(f, s.d_product.v)};
     for (int k = 0; k < kMaps; k++) {
-      float* out = plan.maps + ((size_t)y * kMaps + k) * plan.readable;
-      const float* row = work + k * plan.padded + kPad;
-      for_vectors(plan.readable, [&](int i) { store(out + i, window_along_row(row + i)); });
+      float* row = work + k * plan.padded + kPad + i;
+      if (whole)
+        store(row, d[k]);
+      else
+        store_part(row, d[k], n);
     }
   }
-  return loss;
+  for (int k = 0; maps && k < kMaps; k++) {
+    const float* row = work + k * plan.padded + kPad;
+    for_vectors(plan.readable,
+                [&](int i) { store(maps + k * plan.map_stride + i, window_along_row(row + i)); });
+  }
+  return (double)sum(loss);
 }
 
 // Vertical windows of the derivative maps, then the chain rule to the image.
-inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, float* gradient) {
+inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, const Plane& maps,
+                             int first_map_row, float* gradient) {
   constexpr int kSource = kRows + kSsimTaps - 1;
   const float* rows[kSource];
-  const Plane maps = {plan.maps, (size_t)kMaps * plan.readable, nullptr, in.height};
-  for (int k = 0; k < kSource; k++) rows[k] = maps.row(y0 + k - kSsimRadius);
+  for (int k = 0; k < kSource; k++) rows[k] = maps.row(y0 + k - kSsimRadius - first_map_row);
   const int used = smaller(kRows, in.height - y0);
   for_vectors(plan.readable, [&](int i) {
     Vec acc[kRows][kMaps];
@@ -182,9 +202,8 @@ inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, 
 #pragma GCC unroll 16
 #endif
     for (int k = 0; k < kSource; k++) {
-      if (!rows[k]) continue;
       Vec d[kMaps];
-      for (int m = 0; m < kMaps; m++) d[m] = load(rows[k] + (size_t)m * plan.readable + i);
+      for (int m = 0; m < kMaps; m++) d[m] = load(rows[k] + m * plan.map_stride + i);
 #if defined(__GNUC__)
 #pragma GCC unroll 4
 #endif
@@ -194,7 +213,8 @@ inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, 
         for (int m = 0; m < kMaps; m++) acc[r][m] = madd(w, d[m], acc[r][m]);
       }
     }
-    for (int r = 0; r < used; r++) {
+    for (int r = 0; r < kRows; r++) {
+      if (r >= used) break;
       const Vec x = load(plan.image.row(y0 + r) + i), t = load(plan.target.row(y0 + r) + i);
       const Vec g = madd(t, acc[r][2], madd(mul(set(2.0f), x), acc[r][1], acc[r][0]));
       float* out = gradient + (size_t)(y0 + r) * plan.n + i;
@@ -221,22 +241,42 @@ inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, 
   }
 }
 
+inline void ssim_band(const SsimInput& in, const SsimPlan& plan, int band, float* work,
+                      float* gradient) {
+  const int begin = band * kBandRows, end = smaller(begin + kBandRows, in.height);
+  const int halo = gradient ? kSsimRadius : 0;
+  const int first = larger(0, begin - halo), last = smaller(in.height, end + halo);
+  float* moments = work;
+  float* rows = moments + (size_t)kRows * kMoments * plan.padded;
+  float* maps = rows + (kMaps + 1) * plan.padded;
+  const Plane map_plane = {maps, kMaps * plan.map_stride, plan.image.zeros, last - first};
+  int done = first;  // rows whose maps are there
+  for (int y0 = begin; y0 < end; y0 += kRows) {
+    for (; done < smaller(last, y0 + kRows + halo); done += kRows) {
+      moments_of_rows(plan, done, moments);
+      for (int r = 0; r < kRows && done + r < last; r++) {
+        const int y = done + r;
+        const double loss = ssim_row(in, plan, y, moments + r * kMoments * plan.padded, rows,
+                                     gradient ? maps + (y - first) * map_plane.stride : nullptr);
+        if (y >= begin && y < end) plan.loss[y / kRows] += loss;
+      }
+    }
+    if (gradient) gradient_of_rows(in, plan, y0, map_plane, first, gradient);
+  }
+}
+
 double l1_ssim(const SsimInput& in, float* gradient, Buffer& scratch, int threads) {
   const SsimPlan plan = plan_ssim(in, scratch, threads);
-  parallel_for(plan.groups, threads, [&](int g, int worker) {
-    float* moments = plan.row_buffers + plan.row_floats * worker;
-    float* work = moments + (size_t)kRows * kMoments * plan.padded;
-    moments_of_rows(plan, g * kRows, moments);
-    plan.loss[g] = 0;
-    for (int r = 0; r < kRows && g * kRows + r < in.height; r++)
-      plan.loss[g] += ssim_row(in, plan, g * kRows + r, moments + r * kMoments * plan.padded, work,
-                               gradient != nullptr);
+  const int groups = plan.bands * (kBandRows / kRows);
+  for (int g = 0; g < groups; g++) plan.loss[g] = 0;
+  // the padding of the row buffers stays zero from here on
+  for (int t = 0; t < threads; t++)
+    memset(plan.work + t * plan.work_size, 0, sizeof(float) * kRowBuffers * plan.padded);
+  parallel_for(plan.bands, threads, [&](int band, int worker) {
+    ssim_band(in, plan, band, plan.work + plan.work_size * worker, gradient);
   });
-  if (gradient)
-    parallel_for(plan.groups, threads,
-                 [&](int g, int) { gradient_of_rows(in, plan, g * kRows, gradient); });
   double total = 0;
-  for (int g = 0; g < plan.groups; g++) total += plan.loss[g];
+  for (int g = 0; g < groups; g++) total += plan.loss[g];
   return total;
 }
 
