@@ -19,7 +19,7 @@ from avatar3d.head import HeadModel
 from avatar3d.io.atomic import atomic_path, atomic_write
 from avatar3d.io.images import read_image
 
-__all__ = ["CACHE", "RejectedClip", "Stage", "Workspace", "run_stages", "stage_keys"]
+__all__ = ["CACHE", "RejectedClip", "Stage", "Workspace", "run_stages", "spread", "stage_keys"]
 
 CACHE = ".capture"
 """Folder inside a subject with what stages hand to each other and nobody else reads."""
@@ -192,6 +192,11 @@ def run_stages(workspace: Workspace, stages: tuple[Stage, ...], keys: dict[str, 
         state.done[stage.name] = key
         workspace.save_state()
     return worked
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """Up to `wanted` whole numbers from 0 to count - 1, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
 
 
 def _read(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, fit_frames, fit_shape
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
-from avatar3d.capture.stages import _joined
+from avatar3d.capture.tracking_stages import joined
 from avatar3d.geometry import Camera
 from avatar3d.head import ARKIT_INDEX
 from avatar3d.head.landmarks import LIPS, eye_aperture, lip_gap
@@ -127,6 +127,6 @@ def test_chunks_join_without_a_seam():
         )
         for s in starts
     ]
-    joined = _joined(parts, starts, chunk, frames)
-    np.testing.assert_allclose(joined.poses, poses, atol=1e-9)
-    np.testing.assert_allclose(joined.weights, track, atol=1e-6)
+    result = joined(parts, starts, chunk, frames)
+    np.testing.assert_allclose(result.poses, poses, atol=1e-9)
+    np.testing.assert_allclose(result.weights, track, atol=1e-6)
