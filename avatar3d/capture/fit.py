@@ -2,7 +2,7 @@
 
 The objective is Charbonnier-robust in percent of the inter-ocular distance. Time enters only
 through second differences, which have no lag. Optimised by Adam in two phases: everything, then
-expression and gaze at a fixed pose with more weight on lips and eyes.
+expression and gaze at a fixed pose with more weight on lips, eyes and brows.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avatar3d.geometry import rotation_from_vector
 from avatar3d.head import HeadModel
-from avatar3d.head.landmarks import EYE_LEFT, EYE_RIGHT, LIPS, inter_ocular
+from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS, inter_ocular
 from avatar3d.head.model import PARTS
 
 __all__ = ["FaceFit", "FaceShape", "LandmarkModel", "fit_frames", "fit_shape"]
@@ -80,6 +80,7 @@ class LandmarkModel:
         self.detail_weights = self.weights.clone()
         self.detail_weights[list(LIPS)] *= 4
         self.detail_weights[[*EYE_LEFT, *EYE_RIGHT]] *= 2
+        self.detail_weights[list(BROWS)] *= 3
         self.detail_weights /= self.detail_weights.mean()
 
     def face(self, shape: FaceShape) -> np.ndarray:
