@@ -22,6 +22,8 @@ NOSE = (168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420,
 CHIN, BROW_MID = 152, 10
 _BITS = 5  # per colour channel of the tables
 _FLOOR = 1e-6
+_NOT_SKIN = 1e-4
+"""Share of the face's pixels below which a colour is not one of its skin."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,25 @@ def learn_colors(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -
         samples: some frames as (image (H, W, 3), matte (H, W), points (478, 2)).
     """
     counts = np.zeros((3, 1 << (3 * _BITS)))
+    central = np.zeros_like(counts[0])
     for image, matte, points in samples:
-        place = _place(points, matte.shape)
+        across, down = _place(points, matte.shape)
         person = matte > 200
         index = _color_index(image)
         face = _filled(matte.shape, points, FACE_OVAL, shrink=0.85)
         for inner in (BROW_LEFT, BROW_RIGHT, _ring(EYE_LEFT), _ring(EYE_RIGHT), _ring(LIPS_OUTER)):
             face &= ~_filled(matte.shape, points, inner)
-        across, down = place
-        face |= person & (down > 0.51) & (down < 0.58) & (np.abs(across) < 0.12)  # shaded neck
+        neck = person & (down > 0.51) & (down < 0.58) & (np.abs(across) < 0.12)
+        face |= neck & (image[..., 0] > image[..., 2] + 15.0)  # skin in shadow, not a white collar
         hair = person & (down < -0.62) & (np.abs(across) < 0.6)
-        clothes = person & ((down > 1.05) | _bottom(matte.shape)) & (down > 0.62)
+        bottom = person & _bottom(matte.shape) & (down > 0.62)
+        beside = np.abs(across) > 0.4
+        clothes = (person & (down > 1.05)) | (bottom & beside)
         for row, seed in enumerate((face, hair, clothes)):
-            counts[row] += np.bincount(index[seed], minlength=counts.shape[1])
+            counts[row] += _histogram(index[seed])
+        central += _histogram(index[bottom & ~beside & ~clothes])
+    # In the middle of the lower border there is a shirt in one clip and a neck in another.
+    counts[2] += np.where(_smooth_share(counts[0]) < _NOT_SKIN, central, 0)
     return ClipColors(_tables(counts))
 
 
@@ -180,15 +188,22 @@ def _color_index(image: np.ndarray) -> np.ndarray:
     return (cells[..., 0] << (2 * _BITS)) | (cells[..., 1] << _BITS) | cells[..., 2]
 
 
-def _tables(counts: np.ndarray) -> np.ndarray:
-    """Log-likelihood tables (3, N); what the clothes' place shows of skin or hair is removed."""
+def _histogram(index: np.ndarray) -> np.ndarray:
+    return np.bincount(index, minlength=1 << (3 * _BITS))
+
+
+def _smooth_share(count: np.ndarray) -> np.ndarray:
+    """Share of each colour (N,), spread a little over similar colours."""
     from scipy.ndimage import gaussian_filter
 
     side = 1 << _BITS
-    share = np.empty_like(counts)
-    for row, count in enumerate(counts):
-        smooth = gaussian_filter(count.reshape(side, side, side), 1.0, mode="nearest").ravel()
-        share[row] = smooth / max(smooth.sum(), 1e-9)
+    smooth = gaussian_filter(count.reshape(side, side, side), 1.0, mode="nearest").ravel()
+    return smooth / max(smooth.sum(), 1e-9)
+
+
+def _tables(counts: np.ndarray) -> np.ndarray:
+    """Log-likelihood tables (3, N); what the clothes' place shows of skin or hair is removed."""
+    share = np.stack([_smooth_share(count) for count in counts])
     foreign = (share[0] > 0.4 * share[2]) | (share[1] > 2.0 * share[2])
     share[2] = np.where(foreign, 0.05 * share[2], share[2])
     return np.log(share + _FLOOR).astype(np.float32)

@@ -15,6 +15,7 @@ from avatar3d.capture.stages import STAGES, landmark_models
 from avatar3d.capture.workspace import RejectedClip, Workspace, run_stages, stage_keys
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
+from avatar3d.io.atomic import atomic_write
 from avatar3d.io.video import probe
 from avatar3d.progress import say
 from avatar3d.subject import Subject, SubjectInfo
@@ -54,7 +55,11 @@ def capture(
     keys = stage_keys(STAGES, sha256, config, head, models)
     if _finished(output, keys):
         say(f"{output} is up to date.")
-        return Subject(output)
+        subject = Subject(output)
+        if subject.info.consent != config.consent:
+            subject.info.consent = config.consent
+            subject.save_info()
+        return subject
     folder = output.absolute().with_name(f".{output.absolute().name}.capture")
     if not folder.is_dir() and output.is_dir():
         _link_tree(output, folder)
@@ -143,7 +148,7 @@ def _write_info(workspace: Workspace, keys: dict[str, str]) -> None:
         timings={stage.name: state.timings.get(stage.name, 0.0) for stage in STAGES},
         consent=workspace.config.consent,
     )
-    (workspace.folder / "subject.json").write_text(info.model_dump_json(indent=2) + "\n")
+    atomic_write(workspace.folder / "subject.json", info.model_dump_json(indent=2) + "\n")
 
 
 def _put_in_place(folder: Path, output: Path) -> None:

@@ -87,7 +87,7 @@ STAGES: tuple[Stage, ...] = (
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
     ),
-    Stage("parsing", parsing, ("fit", "matte"), (), ("parsing",), version=2),
+    Stage("parsing", parsing, ("fit", "matte"), (), ("parsing",), version=3),
     Stage(
         "torso", torso, ("fit", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,

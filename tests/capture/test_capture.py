@@ -117,6 +117,7 @@ def test_again_does_nothing_and_another_option_redoes_only_what_needs_it(clip, s
     before = {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
     assert capture(clip, copy, CONFIG).info == Subject(copy).info
     assert before == {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
+    assert capture(clip, copy, replace(CONFIG, consent="signed")).info.consent == "signed"
     changed = capture(clip, copy, replace(CONFIG, focal=3.0))
     ratio = changed.tracking.T_camera_rest[2, 3] / subject.tracking.T_camera_rest[2, 3]
     assert ratio == pytest.approx(3.0 / CONFIG.focal, rel=0.05)
