@@ -12,7 +12,6 @@ _EXPORTS = {
     "Motion": "avatar3d.motion",
     "Subject": "avatar3d.subject",
     "UserError": "avatar3d.errors",
-    "capture": "avatar3d.capture",
     "load": "avatar3d.avatar",
     "render": "avatar3d.rendering",
     "train": "avatar3d.training",
