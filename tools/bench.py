@@ -176,9 +176,9 @@ def percentiles(run: Callable[[], Any], seconds: float) -> dict[str, float]:
 
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
-    table = Table(title=title)
+    table = Table(title=f"{title}; milliseconds")
     table.add_column("kernel", no_wrap=True)
-    for column in ("median ms", "p10", "p90", "reference ms", "speed-up"):
+    for column in ("median", "p10", "p90", "torch", "ratio"):
         table.add_column(column, justify="right")
     for row in rows:
         reference = f"{row['reference_ms']:.0f}" if "reference_ms" in row else ""
