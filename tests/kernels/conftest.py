@@ -9,11 +9,6 @@ from torch import Tensor
 
 from avatar3d import kernels
 
-if not kernels.backend_info()["native"]:
-    pytest.skip(
-        f"native kernels are not built: {kernels.backend_info()['reason']}", allow_module_level=True
-    )
-
 
 @dataclass
 class Scene:
