@@ -121,12 +121,12 @@ fi
 
 # mediapipe asks for the OpenCV build that needs libGL and glib; bare machines have neither, and
 # the headless build of the same version brings the same module.
-if ! "$python" -c 'import cv2' >/dev/null 2>&1 && "$python" -m pip show -q opencv-contrib-python; then
-    version=$("$python" -c \
-        'from importlib.metadata import version; print(version("opencv-contrib-python"))')
+if ! "$python" -c 'import cv2' >/dev/null 2>&1; then
+    version=$("$python" -m pip list --format=freeze |
+        awk -F== '/^opencv-contrib-python/ { found = $2 } END { print found }')
     printf 'setup: no libGL here, taking the headless OpenCV %s\n' "$version" >&2
     pip uninstall --yes opencv-contrib-python
-    pip install --no-deps "opencv-contrib-python-headless==$version"
+    pip install --no-deps --force-reinstall "opencv-contrib-python-headless==$version"
     "$python" -c 'import cv2' || fail "OpenCV does not load; the error above says why."
 fi
 
