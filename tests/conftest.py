@@ -1,11 +1,17 @@
 """A small random avatar over a small made-up head, so that these tests need no assets."""
 
+import os
+
 import numpy as np
 import pytest
 
 from avatar3d.avatar import SplatState
 from avatar3d.head import ARKIT_52, HeadModel
 from avatar3d.head.model import PARTS
+
+# Python processes that tests start must import the installed package, as pytest does, and not the
+# source tree they happen to be started in, which has no native kernels.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 @pytest.fixture(scope="session")
