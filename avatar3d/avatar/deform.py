@@ -7,9 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from avatar3d.avatar.state import SplatState
-from avatar3d.kernels import Attributes, Binding, BoundGaussians, bind_gaussians
+from avatar3d.geometry import Camera
+from avatar3d.kernels import (
+    Attributes,
+    Binding,
+    BoundGaussians,
+    bind_gaussians,
+    rasterize,
+)
 
-__all__ = ["BASIS_UNITS", "FaceParameters", "SplatParameters", "SplatRig", "pose_gaussians"]
+__all__ = [
+    "BASIS_UNITS",
+    "FaceParameters",
+    "SplatParameters",
+    "SplatRig",
+    "draw_face",
+    "pose_gaussians",
+]
 
 BASIS_UNITS = (0.0133, 0.0133, 0.0133, 1.0, 1.0, 1.0, 1.0, 0.667, 0.667, 0.667)
 """Unit of each basis row (position 3, quat 4, color 3) while it is learned.
@@ -143,6 +157,25 @@ def pose_gaussians(
         face.T_camera_torso,
         rig.basis_weights(parameters, face) if blended else None,
     )
+
+
+def draw_face(
+    rig: SplatRig,
+    parameters: SplatParameters,
+    face: FaceParameters,
+    camera: Camera,
+    background: Tensor,
+    use_basis: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Picture (H, W, 3) and alpha (H, W) of a face, differentiable as `pose_gaussians` is.
+
+    Args:
+        background: (3,) or (H, W, 3), sRGB in [0, 1].
+    """
+    splats = pose_gaussians(rig, parameters, face, use_basis)
+    K = torch.as_tensor(camera.K, dtype=torch.float32)
+    size = (camera.width, camera.height)
+    return rasterize(*splats, torch.eye(4), K, *size, background=background)
 
 
 def _eye_rotation(gaze: Tensor) -> Tensor:

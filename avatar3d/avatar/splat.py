@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, pose_gaussians
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import predict_torso
 from avatar3d.errors import UserError
 from avatar3d.geometry import Camera, yaw_pitch_roll
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
-from avatar3d.kernels import rasterize
 from avatar3d.motion.motion import Motion
 
 if TYPE_CHECKING:
@@ -137,19 +136,7 @@ class SplatAvatar:
     def _rasterize(
         self, face: FaceParameters, camera: Camera, background: Tensor
     ) -> tuple[Tensor, Tensor]:
-        splats = pose_gaussians(self._rig, self._parameters, face)
-        return rasterize(
-            splats.means,
-            splats.quats,
-            splats.scales,
-            splats.opacities,
-            splats.colors,
-            torch.eye(4),
-            torch.as_tensor(camera.K, dtype=torch.float32),
-            camera.width,
-            camera.height,
-            background=background,
-        )
+        return draw_face(self._rig, self._parameters, face, camera, background)
 
     def _plate(self, background: np.ndarray | None, camera: Camera | None) -> Tensor:
         """The plate as (H, W, 3) floats in the size of the camera; grey where there is none."""

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.build import driving_signal, initial_state
-from avatar3d.avatar.deform import SplatParameters, SplatRig, pose_gaussians
+from avatar3d.avatar.deform import SplatParameters, SplatRig, draw_face
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
-from avatar3d.kernels import l1_ssim_loss, rasterize
+from avatar3d.kernels import l1_ssim_loss
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
@@ -60,7 +60,6 @@ class SplatTraining:
         self.rng = np.random.default_rng(config.seed)
         self.frames = select_frames(self.tracking, config.train_fraction, config.max_frames)
         self.store = FrameStore(subject, self.frames)
-        self.K = torch.as_tensor(self.tracking.K, dtype=torch.float32)
         self.phase, self.iteration = "warmup", 0
         self.order = np.empty(0, np.int64)
         self.stopping = False
@@ -129,21 +128,9 @@ class SplatTraining:
         return data + self.priors(self.parameters, self.rng)
 
     def _render(self, frame: int, background: Tensor) -> Tensor:
-        face = face_parameters(self.tracking, frame)
-        splats = pose_gaussians(self.rig, self.parameters, face, self.phase == "final")
-        camera = self.tracking.camera
-        image, _ = rasterize(
-            splats.means,
-            splats.quats,
-            splats.scales,
-            splats.opacities,
-            splats.colors,
-            torch.eye(4),
-            self.K,
-            camera.width,
-            camera.height,
-            background=background,
-        )
+        face, camera = face_parameters(self.tracking, frame), self.tracking.camera
+        blended = self.phase == "final"
+        image, _ = draw_face(self.rig, self.parameters, face, camera, background, blended)
         return image
 
     def _refine(self) -> Iterator[Event]:

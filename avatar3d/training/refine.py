@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, pose_gaussians
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
 from avatar3d.geometry import rotation_from_vector
-from avatar3d.kernels import l1_ssim_loss, rasterize
+from avatar3d.kernels import l1_ssim_loss
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.data import region_weights
 
@@ -81,7 +81,6 @@ class Refiner:
         self.rig, self.parameters = rig, parameters
         self.steps = steps
         self.camera = tracking.camera.scaled(scale)
-        self.K = torch.as_tensor(self.camera.K, dtype=torch.float32)
         self.background = self._resized(subject.background)
         self.head = tracking.T_camera_head.copy()
         self.torso = tracking.T_camera_torso.copy()
@@ -148,18 +147,8 @@ class Refiner:
         self.gaze[index] = refined.gaze.numpy()
 
     def _loss(self, face: FaceParameters, target: _Target) -> Tensor:
-        splats = pose_gaussians(self.rig, self.parameters, face, use_basis=False)
-        image, _ = rasterize(
-            splats.means,
-            splats.quats,
-            splats.scales,
-            splats.opacities,
-            splats.colors,
-            torch.eye(4),
-            self.K,
-            self.camera.width,
-            self.camera.height,
-            background=self.background,
+        image, _ = draw_face(
+            self.rig, self.parameters, face, self.camera, self.background, use_basis=False
         )
         return l1_ssim_loss(image, target.image, weight=target.weight)
 
