@@ -44,7 +44,8 @@ inline Tile tile_at(int tile, int tiles_x, int width, int height) {
 
 // The rows of blocks of a tile, twice: once for the left and once for the right side of an ellipse.
 constexpr int kSides = 2 * kBlocksY;
-static_assert(kBlocksY == 8, "row_spans packs eight rows");
+static_assert(kBlocksY % kWidth == 0 || kSides == kWidth, "a side fills whole vectors");
+static_assert(kBlocksY == 8 || !A3D_SIMD, "row_spans packs eight rows");
 
 struct RowTable {
   alignas(64) float top[kSides];   // first pixel centre
@@ -96,10 +97,13 @@ A3D_INLINE uint64_t row_spans(const Vec* column, const Mask* valid) {
 #else
   uint64_t spans = 0;
   for (int row = 0; row < kBlocksY; row++) {
-    if (!(valid[0].v[row] & valid[1].v[row])) continue;
-    const float left = ceilf(min_of(max_of(column[0].v[row], 0.0f), (float)kBlocksX));
-    const float right = floorf(min_of(max_of(column[1].v[row], -1.0f), kBlocksX - 1.0f));
-    for (int b = (int)left; b <= (int)right; b++) spans |= 1ull << (row * kBlocksX + b);
+    const int l = row / kWidth, r = (kBlocksY + row) / kWidth, i = row % kWidth;
+    if (!(lane(valid[l], i) & lane(valid[r], i))) continue;
+    const float from = min_of(max_of(lane(column[l], i), 0.0f), (float)kBlocksX);
+    const float to = min_of(max_of(lane(column[r], i), -1.0f), kBlocksX - 1.0f);
+    const int first = (int)from + (from > (float)(int)from);  // ceil, without a call to the library
+    const int last = (int)(to + 1.0f) - 1;                    // floor
+    for (int b = first; b <= last; b++) spans |= 1ull << (row * kBlocksX + b);
   }
   return spans;
 #endif

@@ -49,7 +49,6 @@ inline Mask both(Mask a, Mask b) { return (Mask)(a & b); }
 inline Vec keep(Mask m, Vec a) { return _mm512_maskz_mov_ps(m, a); }  // m ? a : 0
 inline Vec select(Mask m, Vec a, Vec b) { return _mm512_mask_mov_ps(b, m, a); }
 inline bool any(Mask m) { return m != 0; }
-inline uint32_t bits(Mask m) { return m; }
 // m ? a : -|b|
 inline Vec select_or_negate(Mask m, Vec a, Vec b) {
   return _mm512_mask_or_ps(a, (Mask)~m, b, set(-0.0f));
@@ -94,7 +93,6 @@ inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline Vec keep(Mask m, Vec a) { return _mm256_and_ps(m, a); }
 inline Vec select(Mask m, Vec a, Vec b) { return _mm256_blendv_ps(b, a, m); }
 inline bool any(Mask m) { return _mm256_movemask_ps(m) != 0; }
-inline uint32_t bits(Mask m) { return (uint32_t)_mm256_movemask_ps(m); }
 inline Vec select_or_negate(Mask m, Vec a, Vec b) {
   return _mm256_blendv_ps(_mm256_or_ps(b, set(-0.0f)), a, m);
 }
@@ -121,125 +119,7 @@ inline Vec scale_by_exponent(Vec r, Vec p, Vec f) {
 
 #else
 
-constexpr int kWidth = 8;
-struct Vec {
-  float v[kWidth];
-};
-struct Mask {
-  int32_t v[kWidth];  // 0 or -1
-};
-
-#define A3D_LANES for (int i = 0; i < kWidth; i++)
-inline Vec set(float a) {
-  Vec r;
-  A3D_LANES r.v[i] = a;
-  return r;
-}
-inline Vec load(const float* p) {
-  Vec r;
-  A3D_LANES r.v[i] = p[i];
-  return r;
-}
-inline void store(float* p, const Vec& a) { A3D_LANES p[i] = a.v[i]; }
-inline Vec load_part(const float* p, int n) {
-  Vec r;
-  A3D_LANES r.v[i] = i < n ? p[i] : 0.0f;
-  return r;
-}
-inline void store_part(float* p, const Vec& a, int n) {
-  for (int i = 0; i < n; i++) p[i] = a.v[i];
-}
-#define A3D_BINARY(NAME, TYPE, EXPRESSION)       \
-  inline TYPE NAME(const Vec& a, const Vec& b) { \
-    TYPE r;                                      \
-    A3D_LANES r.v[i] = EXPRESSION;               \
-    return r;                                    \
-  }
-A3D_BINARY(add, Vec, a.v[i] + b.v[i])
-A3D_BINARY(sub, Vec, a.v[i] - b.v[i])
-A3D_BINARY(mul, Vec, a.v[i] * b.v[i])
-A3D_BINARY(quotient, Vec, a.v[i] / b.v[i])
-A3D_BINARY(vmin, Vec, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
-A3D_BINARY(vmax, Vec, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
-A3D_BINARY(ge, Mask, -(int32_t)(a.v[i] >= b.v[i]))
-A3D_BINARY(gt, Mask, -(int32_t)(a.v[i] > b.v[i]))
-A3D_BINARY(le, Mask, -(int32_t)(a.v[i] <= b.v[i]))
-#undef A3D_BINARY
-inline Vec madd(const Vec& a, const Vec& b, const Vec& c) {
-  Vec r;
-  A3D_LANES r.v[i] = a.v[i] * b.v[i] + c.v[i];
-  return r;
-}
-inline Vec nmadd(const Vec& a, const Vec& b, const Vec& c) {
-  Vec r;
-  A3D_LANES r.v[i] = c.v[i] - a.v[i] * b.v[i];
-  return r;
-}
-inline Vec root(const Vec& a) {
-  Vec r;
-  A3D_LANES r.v[i] = sqrtf(a.v[i]);
-  return r;
-}
-inline Vec vabs(const Vec& a) {
-  Vec r;
-  A3D_LANES r.v[i] = fabsf(a.v[i]);
-  return r;
-}
-inline Mask both(const Mask& a, const Mask& b) {
-  Mask r;
-  A3D_LANES r.v[i] = a.v[i] & b.v[i];
-  return r;
-}
-inline Vec select(const Mask& m, const Vec& a, const Vec& b) {
-  Vec r;
-  A3D_LANES r.v[i] = m.v[i] ? a.v[i] : b.v[i];
-  return r;
-}
-inline Vec keep(const Mask& m, const Vec& a) { return select(m, a, set(0.0f)); }
-inline uint32_t bits(const Mask& m) {
-  uint32_t r = 0;
-  A3D_LANES r |= (uint32_t)(m.v[i] & 1) << i;
-  return r;
-}
-inline bool any(const Mask& m) {
-  int32_t r = 0;
-  A3D_LANES r |= m.v[i];
-  return r != 0;
-}
-inline Vec select_or_negate(const Mask& m, const Vec& a, const Vec& b) {
-  Vec r;
-  A3D_LANES r.v[i] = m.v[i] ? a.v[i] : -fabsf(b.v[i]);
-  return r;
-}
-inline Vec reciprocal(const Vec& a) {
-  Vec r;
-  A3D_LANES r.v[i] = 1.0f / a.v[i];
-  return r;
-}
-inline float sum(const Vec& a) {
-  return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
-}
-// Adding 1.5 2^23 rounds to the nearest integer; |p| stays below 2^22 in every use.
-inline Vec fraction(const Vec& p) {
-  Vec r;
-  A3D_LANES {
-    const float shifted = p.v[i] + 12582912.0f;
-    r.v[i] = p.v[i] - (shifted - 12582912.0f);
-  }
-  return r;
-}
-inline Vec scale_by_exponent(const Vec& r, const Vec& p, const Vec& f) {
-  Vec out;
-  A3D_LANES {
-    const int32_t e = (int32_t)(p.v[i] - f.v[i]);
-    int32_t b;
-    memcpy(&b, &r.v[i], 4);
-    b += (int32_t)((uint32_t)e << 23);
-    memcpy(&out.v[i], &b, 4);
-  }
-  return out;
-}
-#undef A3D_LANES
+#include "simd_plain.h"
 
 #endif
 
