@@ -183,7 +183,7 @@ def _(
 @torch.library.custom_op("avatar3d::rasterize_backward", mutates_args=(), device_types="cpu")
 def _rasterize_backward(
     v_image: Tensor,
-    v_alpha: Tensor,
+    v_alpha: Tensor | None,
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -212,7 +212,8 @@ def _rasterize_backward(
         torch.empty_like(tensors[7]) if wanted[1] else None,
         torch.empty(means.shape[0], 2) if wanted[2] else None,
     ]
-    v_image, v_alpha = v_image.contiguous(), v_alpha.contiguous()
+    v_image = v_image.contiguous()
+    v_alpha = None if v_alpha is None else v_alpha.contiguous()
     if not native().rasterize_backward(
         scene, token, v_image, v_alpha, image, alpha, *grads, *extra
     ):
@@ -227,7 +228,7 @@ def _rasterize_backward(
 @_rasterize_backward.register_fake
 def _(
     v_image: Tensor,
-    v_alpha: Tensor,
+    v_alpha: Tensor | None,
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -256,12 +257,17 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     image, alpha, radii, token = output
     ctx.save_for_backward(*inputs[:8], image, alpha, token)
     ctx.mark_non_differentiable(radii, token)
+    ctx.set_materialize_grads(False)
     ctx.size = inputs[9:11]
 
 
-def _backward(ctx: Any, v_image: Tensor, v_alpha: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, v_image: Tensor | None, v_alpha: Tensor | None, *_: Any
+) -> tuple[Tensor | None, ...]:
     need = ctx.needs_input_grad
     saved = ctx.saved_tensors
+    if v_image is None:
+        v_image = torch.zeros_like(saved[8])
     grads = _rasterize_backward(v_image, v_alpha, *saved, *ctx.size, [need[5], need[7], need[8]])
     result = [g if wanted else None for g, wanted in zip(grads[:5], need[:5], strict=True)]
     viewmat, background, probe = (

@@ -48,7 +48,7 @@ struct RasterOutput {
 
 struct RasterGradient {
   const float* v_image;  // (H, W, 3)
-  const float* v_alpha;  // (H, W)
+  const float* v_alpha;  // (H, W), or null for zeros
   const float* image;    // the forward's outputs
   const float* alpha;
   float* means;

@@ -157,17 +157,17 @@ ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, FloatOut r
 }
 
 // False when the state is unknown: the tensor was copied, so the caller must run the forward again.
-bool rasterize_backward(const Scene& scene, ByteIn token, FloatIn v_image, FloatIn v_alpha,
-                        FloatIn image, FloatIn alpha, FloatOut means, FloatOut quats,
-                        FloatOut scales, FloatOut opacities, FloatOut colors,
-                        std::optional<FloatOut> viewmat, std::optional<FloatOut> background,
-                        std::optional<FloatOut> mean2d) {
+bool rasterize_backward(const Scene& scene, ByteIn token, FloatIn v_image,
+                        std::optional<FloatIn> v_alpha, FloatIn image, FloatIn alpha,
+                        FloatOut means, FloatOut quats, FloatOut scales, FloatOut opacities,
+                        FloatOut colors, std::optional<FloatOut> viewmat,
+                        std::optional<FloatOut> background, std::optional<FloatOut> mean2d) {
   const std::shared_ptr<State> state = pool().find(token.data());
   if (!state) return false;
   const RasterInput in = scene.view();
   const size_t n = (size_t)in.count, pixels = (size_t)in.width * (size_t)in.height;
   expect(v_image, 3 * pixels, "v_image");
-  expect(v_alpha, pixels, "v_alpha");
+  if (v_alpha) expect(*v_alpha, pixels, "v_alpha");
   expect(image, 3 * pixels, "image");
   expect(alpha, pixels, "alpha");
   expect(means, 3 * n, "v_means");
@@ -179,7 +179,7 @@ bool rasterize_backward(const Scene& scene, ByteIn token, FloatIn v_image, Float
   if (background) expect(*background, in.background_is_image ? 3 * pixels : 3, "v_background");
   if (mean2d) expect(*mean2d, 2 * n, "v_mean2d");
   const RasterGradient grad = {v_image.data(),
-                               v_alpha.data(),
+                               v_alpha ? v_alpha->data() : nullptr,
                                image.data(),
                                alpha.data(),
                                means.data(),
@@ -384,9 +384,10 @@ NB_MODULE(_native, m) {
       .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, int,
                     int>());
   m.def("rasterize", &rasterize);
-  m.def("rasterize_backward", &rasterize_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg().none(), nb::arg().none(), nb::arg().none());
+  const auto none = [] { return nb::arg().none(); };
+  m.def("rasterize_backward", &rasterize_backward, nb::arg(), nb::arg(), nb::arg(), none(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), none(), none(),
+        none());
   m.def("l1_ssim", &l1_ssim, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg().none());
   m.def("rasterize_mesh", &rasterize_mesh);
@@ -394,7 +395,6 @@ NB_MODULE(_native, m) {
       nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn,
                IntIn, FloatIn, FloatIn, FloatIn, FloatIn>());
   m.def("bind", &bind);
-  const auto none = [] { return nb::arg().none(); };
   m.def("bind_backward", &bind_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg(), none(), none(), none(), none(), none(), none(), none(), none(), none(), none());
   m.def("simd_levels", &simd_levels);

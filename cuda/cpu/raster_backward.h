@@ -26,14 +26,14 @@ inline void read_tile(const RasterInput& in, const RasterGradient& grad, const T
     const size_t pixel = (size_t)y * in.width + tile.x0;
     const float* A3D_RESTRICT v = grad.v_image + 3 * pixel;
     const float* A3D_RESTRICT c = grad.image + 3 * pixel;
-    const float* A3D_RESTRICT v_alpha = grad.v_alpha + pixel;
-    const float* A3D_RESTRICT alpha = grad.alpha + pixel;
     for (int x = 0; x < n; x++) {
       rows[1][x] = v[3 * x], rows[2][x] = v[3 * x + 1], rows[3][x] = v[3 * x + 2];
-      // Alpha = 1 - T, so its gradient acts like a background of "colour" -v_alpha.
-      rows[0][x] = c[3 * x] * v[3 * x] + c[3 * x + 1] * v[3 * x + 1] + c[3 * x + 2] * v[3 * x + 2] -
-                   v_alpha[x] * (1.0f - alpha[x]);
+      rows[0][x] = c[3 * x] * v[3 * x] + c[3 * x + 1] * v[3 * x + 1] + c[3 * x + 2] * v[3 * x + 2];
     }
+    // Alpha = 1 - T, so its gradient acts like a background of "colour" -v_alpha.
+    if (grad.v_alpha)
+      for (int x = 0; x < n; x++)
+        rows[0][x] -= grad.v_alpha[pixel + x] * (1.0f - grad.alpha[pixel + x]);
     const int by = (y - tile.y0) / kBlockY, lane = (y - tile.y0) % kBlockY * kBlockX;
     for (int bx = 0; bx < kBlocksX; bx++)
       for (int k = 0; k < 4; k++)

@@ -132,6 +132,21 @@ def test_gradients_match_finite_differences(simd, smooth_scene, relative_error):
         assert relative_error(getattr(leaves, name).grad, slopes) < 1e-3, name
 
 
+@pytest.mark.parametrize("output", [0, 1])
+def test_one_output_alone_can_be_differentiated(output, simd, make_scene, relative_error):
+    scene = make_scene(40, 50, 37, 4)
+    gradients = []
+    for backend, dtype in (("native", torch.float32), ("reference", torch.float64)):
+        leaves = scene.leaves(dtype)
+        rasterize(*leaves.arguments(), backend=backend)[output].square().sum().backward()
+        gradients.append(leaves.gradients())
+    for name in ("means", "quats", "scales", "opacities", "viewmat"):
+        assert relative_error(gradients[0][name], gradients[1][name]) < GRADIENT, name
+    if output == 1:
+        assert not gradients[0]["colors"].any()
+        assert not gradients[0]["background"].any()
+
+
 def test_one_gaussian_has_the_analytic_alpha(simd):
     """A Gaussian of unit covariance on the axis: alpha = o exp(-r^2 / (2 (s^2 + 0.3)))."""
     size, focal, depth, scale = 15, 100.0, 4.0, 0.08
