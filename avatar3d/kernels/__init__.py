@@ -4,12 +4,6 @@ Every operation takes `backend`: "auto" (native when it is built, otherwise the 
 warning), "native" or "reference".
 """
 
-import os
-
-# Read by torch's OpenMP when it loads, if that is still to come: its idle threads would otherwise
-# spin on cores that our threads, which sleep, could use.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 from avatar3d.kernels._backend import backend_info, get_num_threads, set_num_threads
 from avatar3d.kernels.binding import (
     Attributes,
