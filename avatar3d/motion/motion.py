@@ -131,11 +131,15 @@ class Motion:
 
     @classmethod
     def load(cls, path: str | Path) -> "Motion":
-        """Read a motion file.
+        """Read a motion file, or a .csv recording of Live Link Face.
 
         Raises:
             UserError: missing, not a motion file, of a newer version, or with broken tracks.
         """
+        if Path(path).suffix.lower() == ".csv":
+            from avatar3d.motion.livelink import read_livelink
+
+            return read_livelink(path)
         try:
             with np.load(path, allow_pickle=False) as data:
                 header = json.loads(str(data["header"]))

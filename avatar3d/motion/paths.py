@@ -5,7 +5,7 @@ import numpy as np
 from avatar3d.errors import UserError
 from avatar3d.motion.motion import Motion
 
-__all__ = ["head_rotations", "nod", "orbit", "shake", "still"]
+__all__ = ["head_angles", "head_rotations", "nod", "orbit", "shake", "still"]
 
 _PIVOT = np.array([0.0, -0.06, -0.015])
 """Metres in the head frame: about where the skull turns on the neck."""
@@ -62,6 +62,15 @@ def head_rotations(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.n
     pose[:, :3, :3] = rotation
     pose[:, :3, 3] = _PIVOT - rotation @ _PIVOT
     return pose
+
+
+def head_angles(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Yaw, pitch and roll (T,) in radians of poses (T, 4, 4); the inverse of `head_rotations`."""
+    rotation = poses[:, :3, :3]
+    pitch = np.arcsin(np.clip(rotation[:, 1, 2], -1, 1))
+    yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
+    roll = -np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
+    return yaw, pitch, roll
 
 
 def _motion(
