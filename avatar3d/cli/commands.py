@@ -147,19 +147,43 @@ def view(
 
 @app.command()
 def export(
-    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    source: Annotated[
+        Path, typer.Argument(help="Avatar file, subject folder or motion file (.npz, .csv).")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     format: Annotated[
         str | None,
-        typer.Option("--format", help="html, glb, ply or png; default by the file's suffix."),
+        typer.Option(
+            "--format",
+            help="Of an avatar html, glb, ply or png; of a subject glb, csv (Live Link Face) or "
+            "npz; of a motion csv or npz. Default by the file's suffix.",
+        ),
+    ] = None,
+    motion: Annotated[
+        str | None,
+        typer.Option(help="For an avatar's glb, html or png: a motion file, or `captured`."),
     ] = None,
 ) -> None:
-    """Write the avatar for others: viewer page (html), splats (ply), mesh (glb), pictures (png)."""
-    from avatar3d.avatar import load
+    """Write an avatar, a captured performance or a motion for other programs."""
+    from avatar3d.cli.performance import motion_named
     from avatar3d.export import export as run
+    from avatar3d.export import export_motion, export_tracking
 
     with _timed("Exported"):
-        run(load(avatar), output, format=format)
+        if source.is_dir():
+            from avatar3d.subject import Subject
+
+            export_tracking(Subject(source), output, format)
+        elif source.suffix.lower() in (".npz", ".csv"):
+            from avatar3d.motion import Motion
+
+            export_motion(Motion.load(source), output, format)
+        else:
+            from avatar3d.avatar import load
+
+            avatar = load(source)
+            options = {"motion": motion_named(avatar, motion)} if motion else {}
+            run(avatar, output, format=format, **options)
     print(output)
 
 

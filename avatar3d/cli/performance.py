@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from avatar3d.motion import Motion
     from avatar3d.motion.config import MotionConfig
 
-__all__ = ["performance"]
+__all__ = ["motion_named", "performance"]
 
 CAPTURED = "captured"
 
@@ -59,6 +59,13 @@ def performance(
             yield _speech(avatar, spoken.at_16k(), config), sound
 
 
+def motion_named(avatar: "SplatAvatar", name: str) -> "Motion":
+    """The motion of a file (.npz, or .csv of Live Link Face), or the avatar's `captured` one."""
+    from avatar3d.motion import Motion
+
+    return avatar.idle_motion if name == CAPTURED else Motion.load(name)
+
+
 def _speech(avatar: "SplatAvatar", samples: np.ndarray, config: "MotionConfig") -> "Motion":
     from avatar3d.audio import SAMPLE_RATE
     from avatar3d.evaluation.metrics import mouth_opening, sound_agreement
@@ -78,9 +85,9 @@ def _speech(avatar: "SplatAvatar", samples: np.ndarray, config: "MotionConfig") 
 
 
 def _motion(avatar: "SplatAvatar", name: str, pose: str | None) -> "Motion":
-    from avatar3d.motion import Motion, paths
+    from avatar3d.motion import paths
 
-    motion = avatar.idle_motion if name == CAPTURED else Motion.load(name)
+    motion = motion_named(avatar, name)
     if pose is None or pose == CAPTURED:
         return motion
     make = {"orbit": paths.orbit, "nod": paths.nod, "shake": paths.shake, "still": paths.still}

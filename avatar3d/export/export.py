@@ -24,6 +24,8 @@ FORMATS: dict[str, Callable[..., None]] = {
 }
 """Name of a format to its writer (avatar, path, **options)."""
 
+_MOVING = ("glb", "html", "png")
+
 
 def export(
     avatar: "SplatAvatar", output: str | os.PathLike[str], format: str | None = None, **options: Any
@@ -52,6 +54,10 @@ def export(
         raise UserError(
             f"Cannot export as {name or 'a file without a suffix'!r}; "
             f"choose one of {', '.join(sorted(FORMATS))}."
+        )
+    if options.get("motion") is not None and name not in _MOVING:
+        raise UserError(
+            f"A {name} file keeps still; only {', '.join(_MOVING)} can be given a motion."
         )
     FORMATS[name](avatar, path, **options)
     return path

@@ -1,76 +1,241 @@
-"""The head's mesh with the ARKit expressions as morph targets, for game engines and Blender.
+"""The head's mesh with its expressions as morph targets, still or moving, for Blender and engines.
 
-Source: glTF 2.0, https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html. The head frame is that
-of glTF: metres, y up, front towards +z. Names of the targets go where Blender, three.js and Unity
-look for them, `mesh.extras.targetNames`.
+The head frame is that of glTF: metres, y up, front towards +z. Names of the targets go where
+Blender, three.js and Unity look for them, `mesh.extras.targetNames`. In a moving file the mesh is
+skinned to four joints: torso, head and the two eyes in it.
 """
 
-import json
 import os
-import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avatar3d.avatar.state import SplatState
+from avatar3d.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Document
+from avatar3d.geometry import Camera
 from avatar3d.head.arkit import ARKIT_52
+from avatar3d.head.gallery import part_colors, vertex_normals
+from avatar3d.head.model import PARTS, ShapedHead, eye_rotation
 from avatar3d.io.atomic import atomic_write
+from avatar3d.motion.motion import Motion
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
 
-__all__ = ["vertex_colors", "write_glb"]
+__all__ = ["HeadMesh", "vertex_colors", "write_animation", "write_glb"]
 
-FLOAT, UNSIGNED_INT = 5126, 5125
-ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 _SMOOTHING_ROUNDS = 100
+_HEAD, _TORSO, _EYES = 0, 1, (2, 3)  # joints
 
 
-def write_glb(avatar: "SplatAvatar", path: str | os.PathLike[str]) -> None:
-    """Write the neutral head as a binary glTF with 52 morph targets and a colour per vertex.
+@dataclass(frozen=True)
+class HeadMesh:
+    """What is drawn: one person's neutral head, V vertices, E expression rows; metres, head frame.
+
+    Attributes:
+        vertices: (V, 3); faces: (F, 3); expression: (E, V, 3); names: E names.
+        colors: (V, 3) sRGB in [0, 1].
+        torso_weight: (V,) skinning weight to the shoulders.
+        eye: (V,) 1 left eyeball, 2 right eyeball, 0 neither; eye_centers: (2, 3).
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    expression: np.ndarray
+    names: tuple[str, ...]
+    colors: np.ndarray
+    torso_weight: np.ndarray
+    eye: np.ndarray
+    eye_centers: np.ndarray
+
+    @classmethod
+    def of_avatar(cls, avatar: "SplatAvatar") -> "HeadMesh":
+        state = avatar.state
+        rows = len(state.expression)
+        names = ARKIT_52 + tuple(f"residual{i}" for i in range(rows - len(ARKIT_52)))
+        return cls(
+            state.vertices, state.faces, state.expression, names, vertex_colors(state),
+            state.torso_weight, state.eye, state.eye_centers,
+        )  # fmt: skip
+
+    @classmethod
+    def of_head(cls, shaped: ShapedHead) -> "HeadMesh":
+        model = shaped.model
+        eye = np.zeros(len(model.part), np.uint8)
+        for index, name in enumerate(("eye_left", "eye_right")):
+            eye[model.part == PARTS.index(name)] = index + 1
+        return cls(
+            shaped.vertices, model.faces, model.expression, model.expression_names,
+            part_colors(model), model.torso_weight, eye, shaped.eye_centers,
+        )  # fmt: skip
+
+
+def write_glb(
+    avatar: "SplatAvatar", path: str | os.PathLike[str], motion: Motion | None = None
+) -> None:
+    """Write the head as a binary glTF with morph targets and a colour per vertex.
 
     The Gaussians themselves are not in it: hair and shoulders are as good as the mesh is.
+
+    Args:
+        avatar: what to hand over.
+        path: the file to write.
+        motion: animate the mesh with this; without it the file holds the neutral head and the 52
+            ARKit targets.
     """
-    state = avatar.state
-    vertices = state.vertices.astype("<f4")
-    document = _Document()
-    attributes = {
-        "POSITION": document.add(vertices, FLOAT, ARRAY_BUFFER, bounds=True),
-        "NORMAL": document.add(_normals(vertices, state.faces), FLOAT, ARRAY_BUFFER),
-        "COLOR_0": document.add(_linear(vertex_colors(state)), FLOAT, ARRAY_BUFFER),
-    }
-    targets = [
-        {"POSITION": document.add(row.astype("<f4"), FLOAT, ARRAY_BUFFER, bounds=True)}
-        for row in state.expression[: len(ARKIT_52)]
+    mesh = HeadMesh.of_avatar(avatar)
+    if motion is not None:
+        if motion.torso_pose is None and motion.head_pose is not None:
+            from dataclasses import replace
+
+            from avatar3d.avatar.torso import predict_torso
+
+            state = avatar.state
+            torso = predict_torso(motion.head_pose, state.torso_map, state.torso_limit, motion.fps)
+            motion = replace(motion, torso_pose=torso)
+        write_animation(mesh, motion, path, avatar.camera, avatar.state.T_camera_rest)
+        return
+    document = Document()
+    still = _mesh(document, mesh, len(ARKIT_52))
+    content = {"scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "name": "head"}]}
+    atomic_write(path, document.encoded(content | still))
+
+
+def write_animation(
+    mesh: HeadMesh,
+    motion: Motion,
+    path: str | os.PathLike[str],
+    camera: Camera | None = None,
+    T_camera_rest: np.ndarray | None = None,
+) -> None:
+    """Write a moving head as a binary glTF: weights of the targets, and head, torso and eye joints.
+
+    Args:
+        mesh: the head. Rows beyond the 52 become targets where the motion has weights for them.
+        motion: what it does; a missing track keeps still.
+        path: the file to write.
+        camera, T_camera_rest: add the camera that filmed it, (4, 4) rest head to camera frame.
+    """
+    residual = len(mesh.expression) - len(ARKIT_52)
+    known = motion.residual is not None and motion.residual.shape[1] == residual
+    rows = len(mesh.expression) if known else len(ARKIT_52)
+    document = Document()
+    content = _mesh(document, mesh, rows, skinned=True)
+    nodes: list[dict[str, Any]] = [
+        {"mesh": 0, "skin": 0, "name": "face"},
+        {"name": "head", "children": [3, 4]},
+        {"name": "torso"},
+        {"name": "eye_left", "translation": mesh.eye_centers[0].astype(float).tolist()},
+        {"name": "eye_right", "translation": mesh.eye_centers[1].astype(float).tolist()},
     ]
-    faces = document.add(state.faces.astype("<u4").reshape(-1), UNSIGNED_INT, ELEMENT_ARRAY_BUFFER)
+    roots = [0, 1, 2]
+    if camera is not None and T_camera_rest is not None:
+        content["cameras"] = [_camera(camera)]
+        place = np.linalg.inv(T_camera_rest) @ np.diag([1.0, -1, -1, 1])
+        nodes.append({"name": "camera", "camera": 0, "matrix": place.T.ravel().tolist()})
+        roots.append(5)
+    rest = np.tile(np.eye(4), (4, 1, 1))
+    for side, joint in enumerate(_EYES):
+        rest[joint, :3, 3] = -mesh.eye_centers[side]
+    content["skins"] = [
+        {"joints": [1, 2, 3, 4], "inverseBindMatrices": document.add(rest), "name": "head"}
+    ]
+    content |= {"scene": 0, "scenes": [{"nodes": roots}], "nodes": nodes}
+    content["animations"] = [_animation(document, motion, rows)]
+    atomic_write(path, document.encoded(content))
+
+
+def _mesh(document: Document, mesh: HeadMesh, rows: int, skinned: bool = False) -> dict[str, Any]:
+    """Meshes and materials of the file."""
+    vertices = mesh.vertices
+    attributes = {
+        "POSITION": document.add(vertices, ARRAY_BUFFER, bounds=True),
+        "NORMAL": document.add(_unit_normals(vertices, mesh.faces), ARRAY_BUFFER),
+        "COLOR_0": document.add(_linear(mesh.colors), ARRAY_BUFFER),
+    }
+    if skinned:
+        joints = np.zeros((len(vertices), 4), np.uint8)
+        weights = np.zeros((len(vertices), 4), np.float32)
+        eyes = mesh.eye > 0
+        joints[eyes, 0] = np.array(_EYES)[mesh.eye[eyes] - 1]
+        joints[:, 1] = np.where(mesh.torso_weight > 0, _TORSO, 0)
+        weights[:, 0], weights[:, 1] = 1 - mesh.torso_weight, mesh.torso_weight
+        attributes["JOINTS_0"] = document.add(joints, ARRAY_BUFFER)
+        attributes["WEIGHTS_0"] = document.add(weights, ARRAY_BUFFER)
+    targets = [
+        {"POSITION": document.add(row.astype("<f4"), ARRAY_BUFFER, bounds=True)}
+        for row in mesh.expression[:rows]
+    ]
+    faces = document.add(mesh.faces.reshape(-1), ELEMENT_ARRAY_BUFFER)
     primitive = {"attributes": attributes, "indices": faces, "material": 0, "targets": targets}
-    atomic_write(
-        path,
-        document.encoded(
+    return {
+        "meshes": [
             {
-                "asset": {"version": "2.0", "generator": "avatar3d (synthetic likeness)"},
-                "scene": 0,
-                "scenes": [{"nodes": [0]}],
-                "nodes": [{"mesh": 0, "name": "head"}],
-                "meshes": [
-                    {
-                        "name": "head",
-                        "primitives": [primitive],
-                        "weights": [0.0] * len(ARKIT_52),
-                        "extras": {"targetNames": list(ARKIT_52)},
-                    }
-                ],
-                "materials": [
-                    {
-                        "name": "skin",
-                        "doubleSided": True,  # the mouth and the lids are seen from both sides
-                        "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.7},
-                    }
-                ],
+                "name": "head",
+                "primitives": [primitive],
+                "weights": [0.0] * rows,
+                "extras": {"targetNames": list(mesh.names[:rows])},
             }
-        ),
-    )
+        ],
+        "materials": [
+            {
+                "name": "skin",
+                "doubleSided": True,  # the mouth and the lids are seen from both sides
+                "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.7},
+            }
+        ],
+    }
+
+
+def _animation(document: Document, motion: Motion, rows: int) -> dict[str, Any]:
+    """Channels of weights, head, torso and eyes."""
+    count = len(motion)
+    times = document.add(np.arange(count) / motion.fps, bounds=True)
+    samplers: list[dict[str, Any]] = []
+    channels: list[dict[str, Any]] = []
+
+    def animate(node: int, path: str, values: np.ndarray) -> None:
+        channels.append({"sampler": len(samplers), "target": {"node": node, "path": path}})
+        samplers.append({"input": times, "output": document.add(values), "interpolation": "LINEAR"})
+
+    weights = np.zeros((count, rows), np.float32)
+    if motion.expression is not None:
+        weights[:, : len(ARKIT_52)] = motion.expression
+    if motion.residual is not None and rows > len(ARKIT_52):
+        weights[:, len(ARKIT_52) :] = motion.residual
+    animate(0, "weights", weights.reshape(-1))
+    for node, pose in ((1, motion.head_pose), (2, motion.torso_pose)):
+        if pose is not None:
+            animate(node, "translation", pose[:, :3, 3])
+            animate(node, "rotation", _quaternions(pose[:, :3, :3]))
+    if motion.gaze is not None:
+        for side in range(2):
+            turns = np.stack([eye_rotation(*angles) for angles in motion.gaze[:, side]])
+            animate(3 + side, "rotation", _quaternions(turns))
+    return {"name": motion.source or "motion", "samplers": samplers, "channels": channels}
+
+
+def _quaternions(rotations: np.ndarray) -> np.ndarray:
+    """(T, 4) x y z w, never jumping to the opposite sign."""
+    import torch
+
+    from avatar3d.geometry import matrix_to_quaternion
+
+    wxyz = matrix_to_quaternion(torch.as_tensor(rotations, dtype=torch.float64)).numpy()
+    turned = (wxyz[1:] * wxyz[:-1]).sum(1) < 0
+    sign = np.where(np.cumsum(np.r_[False, turned]) % 2, -1.0, 1.0)
+    return wxyz[:, [1, 2, 3, 0]] * sign[:, None]
+
+
+def _camera(camera: Camera) -> dict[str, Any]:
+    height = float(2 * np.arctan(camera.height / 2 / camera.K[1, 1]))
+    return {
+        "type": "perspective",
+        "perspective": {
+            "yfov": height, "aspectRatio": camera.width / camera.height, "znear": 0.01,
+        },
+    }  # fmt: skip
 
 
 def vertex_colors(state: SplatState) -> np.ndarray:
@@ -99,57 +264,11 @@ def vertex_colors(state: SplatState) -> np.ndarray:
     return colors
 
 
-class _Document:
-    """Accessors and their bytes; one buffer view for each accessor."""
-
-    def __init__(self) -> None:
-        self.accessors: list[dict[str, Any]] = []
-        self.views: list[dict[str, Any]] = []
-        self._blocks: list[bytes] = []
-        self._size = 0
-
-    def add(self, array: np.ndarray, component: int, target: int, bounds: bool = False) -> int:
-        """Index of a new accessor over (N, 3) floats or (N,) integers."""
-        array = np.ascontiguousarray(array, "<f4" if component == FLOAT else "<u4")
-        view = {"buffer": 0, "byteOffset": self._size, "byteLength": array.nbytes, "target": target}
-        accessor: dict[str, Any] = {
-            "bufferView": len(self.views),
-            "componentType": component,
-            "count": len(array),
-            "type": "VEC3" if array.ndim == 2 else "SCALAR",
-        }
-        if bounds:  # required for positions
-            accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
-        self.views.append(view)
-        self.accessors.append(accessor)
-        self._blocks.append(array.tobytes())
-        self._size += array.nbytes
-        return len(self.accessors) - 1
-
-    def encoded(self, document: dict[str, Any]) -> bytes:
-        """The GLB file: header, JSON chunk, binary chunk."""
-        document = {
-            **document,
-            "accessors": self.accessors,
-            "bufferViews": self.views,
-            "buffers": [{"byteLength": self._size}],
-        }
-        text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text
-        chunks += struct.pack("<I4s", self._size, b"BIN\0") + b"".join(self._blocks)
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, averaged over the triangles by area."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    across = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices)
-    for corner in range(3):
-        np.add.at(normals, faces[:, corner], across)
+def _unit_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3); a vertex without a face, which has no normal, looks ahead."""
+    normals = vertex_normals(vertices, faces)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.where(length > 0, normals / np.maximum(length, 1e-20), (0.0, 0.0, 1.0))
+    return np.where(length > 0.5, normals / np.maximum(length, 1e-20), (0.0, 0.0, 1.0))
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:

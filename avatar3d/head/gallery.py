@@ -6,7 +6,7 @@ from avatar3d.geometry.camera import Camera
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.head.model import PARTS, HeadModel
 
-__all__ = ["gallery", "vertex_normals"]
+__all__ = ["gallery", "part_colors", "vertex_normals"]
 
 _COLORS = {
     "face": (0.86, 0.68, 0.58), "scalp": (0.45, 0.36, 0.31), "ears": (0.84, 0.64, 0.54),
@@ -37,7 +37,7 @@ def gallery(head: HeadModel, size: int = 220, columns: int = 9, yaw: float = 0.2
     """
     shaped = head.shaped(np.zeros(0))
     faces = head.faces[~(head.part[head.faces] == PARTS.index("lashes")).any(1)]
-    colors = _vertex_colors(head)
+    colors = part_colors(head)
     tiles = []
     for name in ("neutral", *head.expression_names):
         weights = np.zeros(len(head.expression), np.float32)
@@ -86,7 +86,8 @@ def _picture(
     return (small * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def _vertex_colors(head: HeadModel) -> np.ndarray:
+def part_colors(head: HeadModel) -> np.ndarray:
+    """(V, 3) sRGB in [0, 1] by part, with iris and pupil."""
     colors = np.array([_COLORS[name] for name in PARTS])[head.part]
     for side, name in enumerate(("eye_left", "eye_right")):
         here = np.flatnonzero(head.part == PARTS.index(name))
