@@ -5,6 +5,7 @@
 
 #include "bind.h"
 #include "mesh.h"
+#include "peak.h"
 #include "raster_backward.h"
 #include "ssim_loss.h"
 
@@ -23,7 +24,7 @@ namespace avatar3d {
 
 const Kernels* A3D_TABLE() {
   static const Kernels table = {A3D_NAME,       rasterize, rasterize_backward, l1_ssim,
-                                rasterize_mesh, bind,      bind_backward};
+                                rasterize_mesh, bind,      bind_backward,      spin_fma};
   return &table;
 }
 

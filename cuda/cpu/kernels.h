@@ -135,6 +135,8 @@ struct Kernels {
   void (*rasterize_mesh)(const MeshInput&, int32_t* face, float* bary, float* depth, int threads);
   void (*bind)(const BindInput&, const BindOutput&, int threads);
   void (*bind_backward)(const BindInput&, const BindGradient&, Buffer& scratch, int threads);
+  // for benchmarks; sink holds one float a thread; returns the floating-point operations done
+  double (*spin_fma)(int rounds, int threads, float* sink);
 };
 
 const Kernels* kernels_plain();

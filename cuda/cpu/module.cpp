@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,10 @@
 #include <unordered_map>
 
 #include "dispatch.h"
+
+#ifdef A3D_ADDRESS_SANITIZER  // tools/sanitize.sh
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace nb = nanobind;
 
@@ -335,6 +340,15 @@ void bind_backward(const Rig& rig, FloatIn v_means, FloatIn v_quats, FloatIn v_s
   pool().give(std::move(state));
 }
 
+// Floating-point operations a second of nothing but multiply-adds, over some milliseconds.
+double fma_rate() {
+  std::vector<float> sink((size_t)settings().threads);
+  nb::gil_scoped_release unlocked;
+  const auto start = std::chrono::steady_clock::now();
+  const double done = settings().kernels->spin_fma(4000000, settings().threads, sink.data());
+  return done / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;
   for (const Kernels* k : available_kernels()) names.push_back(k->name);
@@ -371,6 +385,11 @@ void* reserve_bytes(Buffer& buffer, size_t bytes) {
     buffer.data = aligned_new(capacity);
     buffer.capacity = capacity;
   }
+#ifdef A3D_ADDRESS_SANITIZER
+  // what is kept in reserve is out of bounds
+  __asan_unpoison_memory_region(buffer.data, bytes);
+  __asan_poison_memory_region(static_cast<char*>(buffer.data) + bytes, buffer.capacity - bytes);
+#endif
   return buffer.data;
 }
 
@@ -397,6 +416,7 @@ NB_MODULE(_native, m) {
   m.def("bind", &bind);
   m.def("bind_backward", &bind_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg(), none(), none(), none(), none(), none(), none(), none(), none(), none(), none());
+  m.def("fma_rate", &fma_rate);
   m.def("simd_levels", &simd_levels);
   m.def("simd", [] { return std::string(settings().kernels->name); });
   m.def("set_simd", &set_simd);
