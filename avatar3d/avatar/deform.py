@@ -12,6 +12,7 @@ from avatar3d.kernels import (
     Attributes,
     Binding,
     BoundGaussians,
+    OuterGradient,
     bind_gaussians,
     rasterize,
 )
@@ -52,7 +53,8 @@ class FaceParameters:
 class SplatParameters(nn.Module):
     """The learned part of a `SplatState`; names and shapes are those of the state.
 
-    `basis` is held divided by `BASIS_UNITS`.
+    `basis` is held divided by `BASIS_UNITS`. An optimiser that takes its gradient in factors sets
+    `basis_gradient` and lets `basis` itself not require one.
     """
 
     position: Tensor
@@ -69,6 +71,7 @@ class SplatParameters(nn.Module):
 
     def __init__(self, state: SplatState, device: str | torch.device = "cpu") -> None:
         super().__init__()
+        self.basis_gradient: OuterGradient | None = None
         self.register_buffer("units", torch.tensor(BASIS_UNITS, device=device))
         for name in self.NAMES:
             value = torch.tensor(getattr(state, name), dtype=torch.float32, device=device)
@@ -86,6 +89,7 @@ class SplatParameters(nn.Module):
             self.color,
             self.basis,
             self.units,
+            self.basis_gradient,
         )
 
     def write_to(self, state: SplatState) -> None:

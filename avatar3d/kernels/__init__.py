@@ -5,6 +5,7 @@ warning), "native" or "reference".
 """
 
 from avatar3d.kernels._backend import backend_info, get_num_threads, set_num_threads
+from avatar3d.kernels.adam import OuterGradient, outer_adamw_
 from avatar3d.kernels.binding import (
     Attributes,
     Binding,
@@ -19,11 +20,13 @@ __all__ = [
     "Attributes",
     "Binding",
     "BoundGaussians",
+    "OuterGradient",
     "RasterStats",
     "backend_info",
     "bind_gaussians",
     "get_num_threads",
     "l1_ssim_loss",
+    "outer_adamw_",
     "rasterize",
     "rasterize_mesh",
     "set_num_threads",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from avatar3d.kernels import reference
 from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+from avatar3d.kernels.adam import OuterGradient
 
 __all__ = ["Attributes", "Binding", "BoundGaussians", "bind_gaussians"]
 
@@ -51,6 +52,8 @@ class Attributes:
         quat: (N, 4) wxyz; log_scale: (N, 3); opacity: (N,) logit; color: (N, 3).
         basis: (B, 10, K) for position 3, quat 4, color 3, in multiples of `units`; or None.
         units: (10,), ones if None.
+        basis_gradient: collects the basis' gradient in factors, for a basis that does not require
+            one itself.
     """
 
     position: Tensor
@@ -60,6 +63,7 @@ class Attributes:
     color: Tensor
     basis: Tensor | None = None
     units: Tensor | None = None
+    basis_gradient: OuterGradient | None = None
 
 
 class BoundGaussians(NamedTuple):
@@ -105,13 +109,15 @@ def bind_gaussians(
     fast = use_native(backend)
     a = attributes
     _check(binding, a, vertices, T_camera_head, T_camera_torso, weights, fast)
-    basis = a.basis
+    basis, probe = a.basis, None
     if weights is None or basis is None:
         basis, weights = a.position.new_empty(0, 10, 0), a.position.new_empty(0)
+    elif a.basis_gradient is not None:
+        probe = a.basis_gradient.probe(basis, weights)
     units = a.position.new_ones(10) if a.units is None else a.units
     tensors = (
         a.position, a.quat, a.log_scale, a.opacity, a.color, basis, weights, units, vertices,
-        binding.corners, binding.bary, binding.torso_weight, T_camera_head, T_camera_torso,
+        binding.corners, binding.bary, binding.torso_weight, T_camera_head, T_camera_torso, probe,
     )  # fmt: skip
     if not fast:
         return BoundGaussians(*reference.bind(*tensors))
@@ -170,6 +176,7 @@ def _bind(
     torso_weight: Tensor,
     T_head: Tensor,
     T_torso: Tensor,
+    probe: Tensor | None,
 ) -> list[Tensor]:
     tensors = (
         position, quat, log_scale, opacity, color, basis, weights, units, vertices, corners, bary,
@@ -189,7 +196,7 @@ def _bind(
 
 
 @_bind.register_fake
-def _(position: Tensor, quat: Tensor, *rest: Tensor) -> list[Tensor]:
+def _(position: Tensor, quat: Tensor, *rest: Tensor | None) -> list[Tensor]:
     n = position.shape[0]
     return [position.new_empty(shape) for shape in ((n, 3), (n, 4), (n, 3), (n,), (n, 3))]
 
@@ -198,15 +205,16 @@ def _(position: Tensor, quat: Tensor, *rest: Tensor) -> list[Tensor]:
 def _bind_backward(
     inputs: list[Tensor], v_outputs: list[Tensor], wanted: list[bool]
 ) -> list[Tensor]:
-    """Gradients of the ten differentiable inputs, empty where not wanted.
+    """Gradients of the eleven differentiable inputs, empty where not wanted.
 
     Args:
-        wanted: the five attributes; basis and weights; vertices; transforms.
+        inputs: of the forward, but for the probe.
+        wanted: the five attributes; basis; probe; weights; vertices; transforms.
     """
     tensors = [t.detach().contiguous() for t in inputs]
     grads = [
-        torch.empty_like(tensors[i]) if need else None
-        for i, need in zip(_DIFFERENTIABLE, _spread(wanted), strict=True)
+        torch.empty(shape) if need else None
+        for shape, need in zip(_gradient_shapes(tensors), _spread(wanted), strict=True)
     ]
     native().bind_backward(native().Rig(*tensors), *(v.contiguous() for v in v_outputs), *grads)
     return [torch.empty(0) if g is None else g for g in grads]
@@ -215,29 +223,33 @@ def _bind_backward(
 @_bind_backward.register_fake
 def _(inputs: list[Tensor], v_outputs: list[Tensor], wanted: list[bool]) -> list[Tensor]:
     return [
-        torch.empty(inputs[i].shape) if need else inputs[0].new_empty(0)
-        for i, need in zip(_DIFFERENTIABLE, _spread(wanted), strict=True)
+        torch.empty(shape) if need else inputs[0].new_empty(0)
+        for shape, need in zip(_gradient_shapes(inputs), _spread(wanted), strict=True)
     ]
 
 
-_DIFFERENTIABLE = (0, 1, 2, 3, 4, 5, 6, 8, 12, 13)  # places in the operator's arguments
+_PROBE = 14  # places in the operator's arguments
+_DIFFERENTIABLE = (0, 1, 2, 3, 4, 5, _PROBE, 6, 8, 12, 13)
+
+
+def _gradient_shapes(inputs: list[Tensor]) -> list[torch.Size]:
+    return [inputs[5].shape[:2] if i == _PROBE else inputs[i].shape for i in _DIFFERENTIABLE]
 
 
 def _spread(wanted: list[bool]) -> list[bool]:
-    attributes, blended, vertices, transforms = wanted
-    return [attributes] * 5 + [blended] * 2 + [vertices] + [transforms] * 2
+    attributes, *blended, vertices, transforms = wanted
+    return [attributes] * 5 + blended + [vertices] + [transforms] * 2
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
+    ctx.save_for_backward(*inputs[:_PROBE])
 
 
 def _backward(ctx: Any, v_outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
     need = [ctx.needs_input_grad[i] for i in _DIFFERENTIABLE]
-    blended = any(need[5:7])
-    wanted = [any(need[:5]) or blended, blended, need[7], any(need[8:])]
+    wanted = [any(need[:8]), *need[5:9], any(need[9:])]
     grads = _bind_backward(list(ctx.saved_tensors), list(v_outputs), wanted)
-    result: list[Tensor | None] = [None] * 14
+    result: list[Tensor | None] = [None] * (_PROBE + 1)
     for i, grad, needed in zip(_DIFFERENTIABLE, grads, need, strict=True):
         result[i] = grad if needed else None
     return tuple(result)

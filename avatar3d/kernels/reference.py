@@ -12,7 +12,15 @@ from torch.nn import functional as F
 
 from avatar3d.geometry import matrix_to_quaternion, quaternion_multiply
 
-__all__ = ["bind", "l1_ssim_loss", "project", "rasterize", "rasterize_mesh", "ssim_map"]
+__all__ = [
+    "bind",
+    "l1_ssim_loss",
+    "outer_adamw",
+    "project",
+    "rasterize",
+    "rasterize_mesh",
+    "ssim_map",
+]
 
 EPS2D = 0.3
 NEAR, FAR = 0.01, 1e10
@@ -212,10 +220,12 @@ def bind(
     torso_weight: Tensor,
     T_head: Tensor,
     T_torso: Tensor,
+    probe: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """means, quats, scales, opacities, colors; see `avatar3d.kernels.bind_gaussians`."""
     if len(weights):
-        delta = F.pad((basis @ weights) * units, (0, 0, 0, len(position) - len(basis)))
+        blend = basis @ weights if probe is None else basis @ weights + probe
+        delta = F.pad(blend * units, (0, 0, 0, len(position) - len(basis)))
         position, quat = position + delta[:, :3], quat + delta[:, 3:7]
         color = color + delta[:, 7:]
     n = len(corners)
@@ -237,6 +247,29 @@ def bind(
     on_mesh_quat = quaternion_multiply(matrix_to_quaternion(frames), quat[:n])
     quats = quaternion_multiply(carrier, torch.cat([on_mesh_quat, quat[n:]]))
     return means, quats, log_scale.exp(), opacity.sigmoid(), color
+
+
+def outer_adamw(
+    parameter: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """One step in place; see `avatar3d.kernels.outer_adamw_`."""
+    with torch.no_grad():
+        gradient = torch.einsum("f...,fk->...k", rows, weights)
+        exp_avg.lerp_(gradient, 1 - beta1)
+        exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = (exp_avg_sq / (1 - beta2**step)).sqrt() + eps
+        parameter.mul_(1 - lr * weight_decay)
+        parameter.addcdiv_(exp_avg, denominator, value=-lr / (1 - beta1**step))
 
 
 def rasterize_mesh(

@@ -23,7 +23,7 @@ from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.data import FrameStore, region_weights, select_frames, train_count
 from avatar3d.training.events import Checkpointed, Done, Event, FrameRefined, Preview, Step
-from avatar3d.training.optimize import keep_in_bounds, make_optimizer, raise_eps, set_rate
+from avatar3d.training.optimize import SplatAdamW, keep_in_bounds, raise_eps, set_rate
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
 
@@ -147,7 +147,7 @@ class SplatTraining:
                 self.tracking = self.refiner.result()
                 self.refiner = None
             self._adopt_tracking()
-            self.optimizer = make_optimizer(self.parameters)
+            self.optimizer = SplatAdamW(self.parameters)
             self.order = np.empty(0, np.int64)
         self.phase, self.iteration = phase, 0
 
@@ -230,7 +230,7 @@ class SplatTraining:
                 self.rng,
             )
             self._set_state(state)
-            self.optimizer = make_optimizer(self.parameters)
+            self.optimizer = SplatAdamW(self.parameters)
             return
         header, tensors = found
         state_arrays = {
@@ -241,7 +241,7 @@ class SplatTraining:
         self._set_state(SplatState(**state_arrays))
         for name in SplatParameters.NAMES:
             getattr(self.parameters, name).data.copy_(tensors[f"parameters.{name}"])
-        self.optimizer = make_optimizer(self.parameters)
+        self.optimizer = SplatAdamW(self.parameters)
         checkpoint.restore(header, tensors, self.optimizer, self.rng)
         self.order = tensors["order"].numpy()
         self.phase, self.iteration = header["extra"]["phase"], header["extra"]["iteration"]

@@ -1,12 +1,14 @@
 """The optimiser of a splat avatar: rates, decay and bounds of every attribute."""
 
 import math
+from typing import Any
 
 import torch
 
 from avatar3d.avatar.deform import SplatParameters
+from avatar3d.kernels import OuterGradient, outer_adamw_
 
-__all__ = ["keep_in_bounds", "make_optimizer", "raise_eps", "set_rate"]
+__all__ = ["SplatAdamW", "keep_in_bounds", "raise_eps", "set_rate"]
 
 # (learning rate, decoupled decay per step at full rate); positions in metres.
 _RATES = {
@@ -22,9 +24,52 @@ _RATES = {
 _SMALLEST, _LARGEST = math.log(8e-5), math.log(8e-3)  # metres
 
 
-def make_optimizer(parameters: SplatParameters) -> torch.optim.AdamW:
-    """AdamW with one group per attribute, in the order of `SplatParameters.NAMES`."""
-    groups = [
+class SplatAdamW(torch.optim.AdamW):
+    """AdamW with one group per attribute, in the order of `SplatParameters.NAMES`.
+
+    The basis is most of the numbers and its gradient the largest array of a step, so that is never
+    made: `parameters.basis` stops requiring one, and its update takes the factors.
+    """
+
+    def __init__(self, parameters: SplatParameters) -> None:
+        super().__init__(_groups(parameters), betas=(0.9, 0.999), eps=1e-15, fused=True)
+        parameters.basis.requires_grad_(False)
+        parameters.basis_gradient = OuterGradient()
+        self._gradient = parameters.basis_gradient
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        self._gradient.clear()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)  # leaves the basis alone, which has no gradient
+        factors = self._gradient.factors()
+        if factors is None:
+            return
+        group = next(group for group in self.param_groups if group["name"] == "basis")
+        (basis,) = group["params"]
+        state = self.state[basis]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(basis)
+            state["exp_avg_sq"] = torch.zeros_like(basis)
+        state["step"] += 1
+        outer_adamw_(
+            basis,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            *factors,
+            step=int(state["step"]),
+            lr=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+        )
+
+
+def _groups(parameters: SplatParameters) -> list[dict[str, Any]]:
+    return [
         {
             "params": [getattr(parameters, name)],
             "name": name,
@@ -34,7 +79,6 @@ def make_optimizer(parameters: SplatParameters) -> torch.optim.AdamW:
         }
         for name, (rate, decay) in _RATES.items()
     ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-15, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -165,31 +165,40 @@ struct SliceSums {
   double camera[24];  // head then torso, (3, 4) each
 };
 
-inline void basis_backward(const BindInput& in, const BindGradient& grad, int gaussian,
-                           const float* v, float* v_weights) {
+// basis[row][k] = v[row] weights[k] for the ten rows of one Gaussian.
+inline void store_basis_gradient(const BindInput& in, const float* v, float* basis) {
   const int size = in.basis_size;
-  const size_t at = (size_t)gaussian * kBasisRows * size;
+  for (int k = 0; k < size; k += kWidth) {
+    const int n = smaller(kWidth, size - k);
+    const Vec w = n == kWidth ? load(in.weights + k) : load_part(in.weights + k, n);
+    for (int r = 0; r < kBasisRows; r++) {
+      float* out = basis + r * size + k;
+      if (n == kWidth)
+        store(out, mul(set(v[r]), w));
+      else
+        store_part(out, mul(set(v[r]), w), n);
+    }
+  }
+}
+
+// v_weights[k] += sum over rows and the Gaussians first..first + count of v[row] basis[row][k].
+inline void add_weight_gradient(const BindInput& in, int first, int count,
+                                const float (*v)[kSums], float* v_weights) {
+  const int size = in.basis_size;
   for (int k = 0; k < size; k += kWidth) {
     const int n = smaller(kWidth, size - k);
     const bool whole = n == kWidth;
-    const Vec w = whole ? load(in.weights + k) : load_part(in.weights + k, n);
-    Vec sum_w = whole ? load(v_weights + k) : load_part(v_weights + k, n);
-    for (int r = 0; r < kBasisRows; r++) {
-      const float* row = in.basis + at + r * size + k;
-      float* out = grad.basis + at + r * size + k;
-      const Vec scaled = set(v[r]);
-      if (whole) {
-        sum_w = madd(scaled, load(row), sum_w);
-        store(out, mul(scaled, w));
-      } else {
-        sum_w = madd(scaled, load_part(row, n), sum_w);
-        store_part(out, mul(scaled, w), n);
+    Vec even = whole ? load(v_weights + k) : load_part(v_weights + k, n), odd = set(0.0f);
+    const float* row = in.basis + (size_t)first * kBasisRows * size + k;
+    for (int l = 0; l < count; l++)
+      for (int r = 0; r < kBasisRows; r += 2, row += 2 * size) {
+        even = madd(set(v[l][r]), whole ? load(row) : load_part(row, n), even);
+        odd = madd(set(v[l][r + 1]), whole ? load(row + size) : load_part(row + size, n), odd);
       }
-    }
     if (whole)
-      store(v_weights + k, sum_w);
+      store(v_weights + k, add(even, odd));
     else
-      store_part(v_weights + k, sum_w, n);
+      store_part(v_weights + k, add(even, odd), n);
   }
 }
 
@@ -257,13 +266,18 @@ inline void bind_backward_batch(const BindInput& in, const BindGradient& grad,
   store_columns<3>(v + 7, n, grad.color + 3 * i);
   store_columns<3>(v_scale, n, grad.log_scale + 3 * i);
   store_columns<1>(&v_opacity, n, grad.opacity + i);
-  if (!grad.basis) return;
   const int blended = smaller(n, in.with_basis - range.first);
+  if (blended <= 0 || !(grad.basis || grad.blend || grad.weights)) return;
   for (int r = 0; r < kBasisRows; r++) v[r] = v[r] * Lanes(in.units[r]);
   alignas(64) float rows[kWidth][kSums];
   store_columns<kSums>(v, kWidth, &rows[0][0]);
-  for (int l = 0; l < blended; l++)
-    basis_backward(in, grad, range.first + l, rows[l], sums.weights);
+  if (grad.blend)
+    for (int l = 0; l < blended; l++)
+      memcpy(grad.blend + kBasisRows * (i + l), rows[l], kBasisRows * sizeof(float));
+  if (grad.basis)
+    for (int l = 0; l < blended; l++)
+      store_basis_gradient(in, rows[l], grad.basis + (i + l) * kBasisRows * in.basis_size);
+  if (grad.weights) add_weight_gradient(in, range.first, blended, rows, sums.weights);
 }
 
 void bind_backward(const BindInput& in, const BindGradient& grad, Buffer& scratch, int threads) {

@@ -3,6 +3,7 @@
 // the linker cannot hand one build's code to another.
 #include <math.h>  // sqrtf for include/, which brings no standard header itself
 
+#include "adam.h"
 #include "bind.h"
 #include "mesh.h"
 #include "peak.h"
@@ -24,7 +25,8 @@ namespace avatar3d {
 
 const Kernels* A3D_TABLE() {
   static const Kernels table = {A3D_NAME,       rasterize, rasterize_backward, l1_ssim,
-                                rasterize_mesh, bind,      bind_backward,      spin_fma};
+                                rasterize_mesh, bind,      bind_backward,      outer_adamw,
+                                spin_fma};
   return &table;
 }
 

@@ -121,10 +121,24 @@ struct BindGradient {
   const float *v_means, *v_quats, *v_scales, *v_opacities, *v_colors;
   float *position, *quat, *log_scale, *opacity, *color;  // all or none
   float* basis;
+  float* blend;  // (with_basis, 10): at basis @ weights, of which the basis' is an outer product
   float* weights;
   float* vertices;
   float *head, *torso;  // (4, 4), both or none
 };
+
+// A parameter of R rows of K numbers, whose gradient is sum over f of row_gradients[f] weights[f]^T.
+// The factors of the step are those of avatar3d/adam.h.
+struct OuterAdamW {
+  int64_t rows;                // R
+  int size, frames;            // K, F
+  const float* row_gradients;  // (F, R)
+  const float* weights;        // (F, K)
+  float *parameter, *exp_avg, *exp_avg_sq;
+  double keep, beta1, beta2, rate, inverse_root, eps;
+};
+
+constexpr int kLargestOuterSize = 2048;  // of K
 
 struct Kernels {
   const char* name;
@@ -135,6 +149,7 @@ struct Kernels {
   void (*rasterize_mesh)(const MeshInput&, int32_t* face, float* bary, float* depth, int threads);
   void (*bind)(const BindInput&, const BindOutput&, int threads);
   void (*bind_backward)(const BindInput&, const BindGradient&, Buffer& scratch, int threads);
+  void (*outer_adamw)(const OuterAdamW&, int threads);
   // for benchmarks; sink holds one float a thread; returns the floating-point operations done
   double (*spin_fma)(int rounds, int threads, float* sink);
 };

@@ -307,8 +307,8 @@ float* wanted(const Wanted& a, size_t size, const char* name) {
 
 void bind_backward(const Rig& rig, FloatIn v_means, FloatIn v_quats, FloatIn v_scales,
                    FloatIn v_opacities, FloatIn v_colors, Wanted position, Wanted quat,
-                   Wanted log_scale, Wanted opacity, Wanted color, Wanted basis, Wanted weights,
-                   Wanted vertices, Wanted head, Wanted torso) {
+                   Wanted log_scale, Wanted opacity, Wanted color, Wanted basis, Wanted blend,
+                   Wanted weights, Wanted vertices, Wanted head, Wanted torso) {
   const BindInput in = rig.view();
   const size_t n = (size_t)in.count;
   expect(v_means, 3 * n, "v_means");
@@ -317,7 +317,7 @@ void bind_backward(const Rig& rig, FloatIn v_means, FloatIn v_quats, FloatIn v_s
   expect(v_opacities, n, "v_opacities");
   expect(v_colors, 3 * n, "v_colors");
   if (!position != !quat || !position != !log_scale || !position != !opacity ||
-      !position != !color || !basis != !weights || !head != !torso || (basis && !position))
+      !position != !color || !head != !torso || ((basis || blend || weights) && !position))
     throw std::invalid_argument("gradients that belong together must be asked for together");
   const BindGradient grad = {v_means.data(),
                              v_quats.data(),
@@ -330,6 +330,7 @@ void bind_backward(const Rig& rig, FloatIn v_means, FloatIn v_quats, FloatIn v_s
                              wanted(opacity, n, "opacity"),
                              wanted(color, 3 * n, "color"),
                              wanted(basis, rig.basis.size(), "basis"),
+                             wanted(blend, 10 * (size_t)in.with_basis, "blend"),
                              wanted(weights, rig.weights.size(), "weights"),
                              wanted(vertices, rig.vertices.size(), "vertices"),
                              wanted(head, 16, "T_head"),
@@ -338,6 +339,27 @@ void bind_backward(const Rig& rig, FloatIn v_means, FloatIn v_quats, FloatIn v_s
   std::shared_ptr<State> state = pool().take();
   settings().kernels->bind_backward(in, grad, state->scratch, settings().threads);
   pool().give(std::move(state));
+}
+
+void outer_adamw(FloatOut parameter, FloatOut exp_avg, FloatOut exp_avg_sq, FloatIn row_gradients,
+                 FloatIn weights, double keep, double beta1, double beta2, double rate,
+                 double inverse_root, double eps) {
+  if (weights.ndim() != 2 || !weights.shape(1) || weights.shape(1) > kLargestOuterSize ||
+      weights.shape(0) > 0xffff)
+    throw std::invalid_argument("weights must be (F, K) with K from 1 to " +
+                                std::to_string(kLargestOuterSize));
+  const size_t frames = weights.shape(0), size = weights.shape(1), rows = parameter.size() / size;
+  expect(parameter, rows * size, "parameter");
+  expect(exp_avg, rows * size, "exp_avg");
+  expect(exp_avg_sq, rows * size, "exp_avg_sq");
+  expect(row_gradients, frames * rows, "row_gradients");
+  const OuterAdamW in = {(int64_t)rows,        (int)size,        (int)frames,
+                         row_gradients.data(), weights.data(),   parameter.data(),
+                         exp_avg.data(),       exp_avg_sq.data(), keep,
+                         beta1,                beta2,            rate,
+                         inverse_root,         eps};
+  nb::gil_scoped_release unlocked;
+  settings().kernels->outer_adamw(in, settings().threads);
 }
 
 // Floating-point operations a second of nothing but multiply-adds, over some milliseconds.
@@ -415,7 +437,9 @@ NB_MODULE(_native, m) {
                IntIn, FloatIn, FloatIn, FloatIn, FloatIn>());
   m.def("bind", &bind);
   m.def("bind_backward", &bind_backward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), none(), none(), none(), none(), none(), none(), none(), none(), none(), none());
+        nb::arg(), none(), none(), none(), none(), none(), none(), none(), none(), none(), none(),
+        none());
+  m.def("outer_adamw", &outer_adamw);
   m.def("fma_rate", &fma_rate);
   m.def("simd_levels", &simd_levels);
   m.def("simd", [] { return std::string(settings().kernels->name); });

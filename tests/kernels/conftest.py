@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avatar3d import kernels
+from avatar3d.kernels import Attributes, Binding, bind_gaussians
+from avatar3d.kernels._backend import Backend
 
 
 @dataclass
@@ -72,6 +77,77 @@ def _make_scene(
     )
 
 
+_ATTRIBUTES = ("position", "quat", "log_scale", "opacity", "color", "basis")
+_FRAME = ("vertices", "head", "torso", "weights")
+
+
+@dataclass
+class Rig:
+    """Random Gaussians on a random mesh."""
+
+    binding: Binding
+    attributes: Attributes
+    vertices: Tensor
+    head: Tensor
+    torso: Tensor
+    weights: Tensor
+
+    def leaves(self, dtype: torch.dtype) -> "Rig":
+        def leaf(t: Tensor) -> Tensor:
+            return t.detach().to(dtype).clone().requires_grad_()
+
+        a, b = self.attributes, self.binding
+        return Rig(
+            Binding(b.corners, b.bary.to(dtype), b.torso_weight.to(dtype)),
+            replace(
+                a, units=a.units.to(dtype), **{name: leaf(getattr(a, name)) for name in _ATTRIBUTES}
+            ),
+            *(leaf(getattr(self, name)) for name in _FRAME),
+        )
+
+    def bind(self, backend: Backend = "auto") -> Any:
+        return bind_gaussians(
+            self.binding, self.attributes, self.vertices, self.head, self.torso, self.weights,
+            backend=backend,
+        )  # fmt: skip
+
+    def gradients(self) -> dict[str, Tensor]:
+        found = {name: getattr(self.attributes, name).grad for name in _ATTRIBUTES}
+        return found | {name: getattr(self, name).grad for name in _FRAME}
+
+
+def _make_rig(count: int, bound: int, blended: int, size: int, seed: int = 0) -> Rig:
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return torch.tensor(rng.normal(0, scale, shape), dtype=torch.float32)
+
+    def rigid() -> Tensor:
+        transform = np.eye(4)
+        transform[:3, :3] = Rotation.random(random_state=rng.integers(1 << 30)).as_matrix()
+        transform[:3, 3] = rng.normal([0, 0, 0.8], 0.1)
+        return torch.tensor(transform, dtype=torch.float32)
+
+    vertices = 30
+    corners = np.array([rng.choice(vertices, 3, replace=False) for _ in range(bound)])
+    bary = rng.dirichlet(np.ones(3), bound)
+    binding = Binding(
+        torch.tensor(corners.reshape(bound, 3), dtype=torch.int32),
+        torch.tensor(bary.reshape(bound, 3), dtype=torch.float32),
+        torch.tensor(rng.random(count), dtype=torch.float32),
+    )
+    attributes = Attributes(
+        position=normal(count, 3, scale=0.01),
+        quat=normal(count, 4),
+        log_scale=normal(count, 3) - 5,
+        opacity=normal(count, scale=2),
+        color=normal(count, 3),
+        basis=normal(blended, 10, size, scale=0.3),
+        units=torch.tensor([0.01] * 3 + [1.0] * 4 + [0.7] * 3),
+    )
+    return Rig(binding, attributes, normal(vertices, 3, scale=0.1), rigid(), rigid(), normal(size))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> Iterator[None]:
     """The oracles work on small tensors, where torch's second thread only gets in the way."""
@@ -105,6 +181,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def make_scene() -> Callable[..., Scene]:
     """`make_scene(count, width, height, seed=0, image_background=False)`."""
     return _make_scene
+
+
+@pytest.fixture(scope="session")
+def make_rig() -> Callable[..., Rig]:
+    """`make_rig(count, bound, blended, basis_size, seed=0)`."""
+    return _make_rig
 
 
 @pytest.fixture(scope="session")
