@@ -1,6 +1,7 @@
-"""Capture: a video of one person becomes a Subject folder."""
+"""Capture: a video of one person, or a prepared folder, becomes a Subject folder."""
 
 from avatar3d.capture.config import CaptureConfig
+from avatar3d.capture.importing import import_folder
 from avatar3d.capture.pipeline import capture
 
-__all__ = ["CaptureConfig", "capture"]
+__all__ = ["CaptureConfig", "capture", "import_folder"]

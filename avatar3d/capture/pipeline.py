@@ -12,7 +12,7 @@ from pathlib import Path
 
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.stages import STAGES, landmark_models
-from avatar3d.capture.workspace import RejectedClip, Workspace, run_stages, stage_keys
+from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, run_stages, stage_keys
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
 from avatar3d.io.atomic import atomic_write
@@ -20,7 +20,7 @@ from avatar3d.io.video import probe
 from avatar3d.progress import say
 from avatar3d.subject import Subject, SubjectInfo
 
-__all__ = ["capture"]
+__all__ = ["build_subject", "capture"]
 
 
 def capture(
@@ -44,15 +44,35 @@ def capture(
     Raises:
         UserError: unreadable video, no face, too few frames, or `output` is something else.
     """
-    video, output = Path(video), Path(output)
-    config = config or CaptureConfig()
-    start = time.monotonic()
+    video = Path(video)
     probe(video)
+    _check_output(Path(output))
+    return build_subject(video, _hash_file(video), STAGES, output, config, head)
+
+
+def build_subject(
+    source: Path,
+    sha256: str,
+    stages: tuple[Stage, ...],
+    output: str | Path,
+    config: CaptureConfig | None = None,
+    head: HeadModel | None = None,
+    origin: str = "video",
+    split: dict[str, tuple[int, ...]] | None = None,
+) -> Subject:
+    """Run stages over any source and put the finished Subject in place; see `capture`.
+
+    Args:
+        source: where the recording lies; sha256: of its content.
+        stages: what to do, in order.
+        origin: what kind of source it is; split: frames that it sets aside for "train" and "test".
+    """
+    output, config = Path(output), config or CaptureConfig()
+    start = time.monotonic()
     _check_output(output)
-    sha256 = _hash_file(video)
     models = landmark_models(config)
     head = head or load_head(config.head_model)
-    keys = stage_keys(STAGES, sha256, config, head, models)
+    keys = stage_keys(stages, sha256, config, head, models)
     if _finished(output, keys):
         say(f"{output} is up to date.")
         subject = Subject(output)
@@ -63,16 +83,16 @@ def capture(
     folder = output.absolute().with_name(f".{output.absolute().name}.capture")
     if not folder.is_dir() and output.is_dir():
         _link_tree(output, folder)
-    workspace = Workspace(folder, video, sha256, config, head)
+    workspace = Workspace(folder, source, sha256, config, head)
     try:
         with _single_threaded_opencv():
-            worked = run_stages(workspace, STAGES, keys)
+            worked = run_stages(workspace, stages, keys)
     except RejectedClip:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     workspace.state.started = {}
     workspace.save_state()
-    _write_info(workspace, keys)
+    _write_info(workspace, keys, origin, split or {})
     _put_in_place(folder, output)
     _summarise(workspace, worked, time.monotonic() - start)
     return Subject(output)
@@ -132,7 +152,9 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _write_info(workspace: Workspace, keys: dict[str, str]) -> None:
+def _write_info(
+    workspace: Workspace, keys: dict[str, str], origin: str, split: dict[str, tuple[int, ...]]
+) -> None:
     state = workspace.state
     info = SubjectInfo(
         source_name=workspace.source.name,
@@ -144,9 +166,12 @@ def _write_info(workspace: Workspace, keys: dict[str, str]) -> None:
         has_audio=bool(state.facts.get("has_audio")),
         head_model=workspace.head.name,
         stages=keys,
-        warnings=[text for stage in STAGES for text in state.warnings.get(stage.name, [])],
-        timings={stage.name: state.timings.get(stage.name, 0.0) for stage in STAGES},
+        warnings=[text for name in keys for text in state.warnings.get(name, [])],
+        timings={name: state.timings.get(name, 0.0) for name in keys},
         consent=workspace.config.consent,
+        frame_format=workspace.frame_format,
+        origin=origin,
+        split={name: list(frames) for name, frames in split.items()},
     )
     atomic_write(workspace.folder / "subject.json", info.model_dump_json(indent=2) + "\n")
 

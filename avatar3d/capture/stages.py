@@ -1,6 +1,7 @@
 """The stages of capture, in order. Each reads and writes files of the workspace only."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from avatar3d.io.atomic import atomic_path, atomic_write
 from avatar3d.io.images import read_image
 from avatar3d.subject import Tracking
 
-__all__ = ["STAGES", "landmark_models"]
+__all__ = ["STAGES", "landmark_models", "store_sound"]
 
 
 def landmark_models(config: CaptureConfig) -> str:
@@ -25,11 +26,16 @@ def landmark_models(config: CaptureConfig) -> str:
 
 def audio(workspace: Workspace) -> None:
     """audio.wav and audio_features.npz, where the clip has sound."""
+    store_sound(workspace, workspace.source, workspace.config.start)
+
+
+def store_sound(workspace: Workspace, source: Path | None, start_seconds: float) -> None:
+    """audio.wav and audio_features.npz, from the sound of a file from `start_seconds` on."""
     from avatar3d.audio import extract_audio, features, load_audio
     from avatar3d.audio.files import save_wav
 
     wav = workspace.path("audio.wav")
-    has_audio = extract_audio(workspace.source, wav)
+    has_audio = source is not None and extract_audio(source, wav)
     workspace.state.facts["has_audio"] = has_audio
     if not has_audio:
         workspace.warn(
@@ -39,7 +45,7 @@ def audio(workspace: Workspace) -> None:
         )
         return
     samples, rate = load_audio(wav)
-    start = round(workspace.config.start * rate)
+    start = round(start_seconds * rate)
     length = round(workspace.frames / workspace.fps * rate)
     samples = samples[start : start + length]
     if not len(samples):

@@ -89,6 +89,11 @@ class Workspace:
         return float(self.state.facts["fps"])
 
     @property
+    def frame_format(self) -> str:
+        """Suffix of the pictures in frames/."""
+        return str(self.state.facts.get("frame_format", "jpg"))
+
+    @property
     def workers(self) -> int:
         return self.config.workers or os.cpu_count() or 1
 
@@ -102,7 +107,7 @@ class Workspace:
         return self.folder / name
 
     def frame_path(self, index: int) -> Path:
-        return self.folder / "frames" / f"{index:06d}.jpg"
+        return self.folder / "frames" / f"{index:06d}.{self.frame_format}"
 
     def matte_path(self, index: int) -> Path:
         return self.folder / "mattes" / f"{index:06d}.png"

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from avatar3d.progress import say
+
+if TYPE_CHECKING:
+    from avatar3d.capture import CaptureConfig
 
 __all__ = ["app"]
 
@@ -34,6 +37,17 @@ Overrides = Annotated[
 ]
 
 
+Head = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        help="Head model to fit: anny, ict, or the path of a model (ICT-FaceKit folder, GNM .npz, "
+        "FLAME .pkl).",
+        show_default=False,
+    ),
+]
+
+
 class Group(StrEnum):
     """Stages that have settings."""
 
@@ -49,15 +63,42 @@ def capture(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Subject folder [VIDEO.subject].")
     ] = None,
+    head: Head = None,
 ) -> None:
     """Understand a clip: frames, mattes, head geometry per frame, sound."""
-    from avatar3d.capture import CaptureConfig
     from avatar3d.capture import capture as run
-    from avatar3d.config import compose, save_config
+    from avatar3d.config import save_config
 
-    config = compose("capture", CaptureConfig, overrides or ())
+    config = _capture_config(overrides, head)
     output = output or Path(f"{video.stem}.subject")
     run(video, output, config)
+    save_config(config, output / "config.yaml")
+    print(output)
+
+
+@app.command("import")
+def import_folder(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Prepared for RAD-NeRF, ER-NeRF, TalkingGaussian, INSTA, FlashAvatar, VHAP or "
+            "GaussianAvatars."
+        ),
+    ],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Subject folder [FOLDER.subject].")
+    ] = None,
+    fps: Annotated[float, typer.Option(min=1, max=1000, help="Frames per second.")] = 25.0,
+    head: Head = None,
+) -> None:
+    """Take over a folder of frames, masks and sound that was prepared for another program."""
+    from avatar3d.capture import import_folder as run
+    from avatar3d.config import save_config
+
+    config = _capture_config(overrides, head)
+    output = output or Path(f"{folder.resolve().name}.subject")
+    run(folder, output, config, fps=fps)
     save_config(config, output / "config.yaml")
     print(output)
 
@@ -308,6 +349,16 @@ def _peak_memory() -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return f", peak memory {peak / 1e9:.2f} GB"
+
+
+def _capture_config(overrides: list[str] | None, head: str | None) -> "CaptureConfig":
+    from dataclasses import replace
+
+    from avatar3d.capture import CaptureConfig
+    from avatar3d.config import compose
+
+    config = compose("capture", CaptureConfig, overrides or ())
+    return replace(config, head_model=head) if head else config
 
 
 def _schema(group: Group) -> type[Any]:

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,7 +21,11 @@ PARSING_LABELS: tuple[str, ...] = (
 
 
 class SubjectInfo(BaseModel):
-    """`subject.json`. `stages` maps a finished stage to the hash of everything it depended on."""
+    """`subject.json`.
+
+    `stages` maps a finished stage to the hash of everything it depended on; `origin` says what the
+    subject was made from, and `split` which frames that source sets aside for "train" and "test".
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,12 +42,15 @@ class SubjectInfo(BaseModel):
     warnings: list[str] = []
     timings: dict[str, float] = {}
     consent: str | None = None
+    frame_format: Literal["jpg", "png"] = "jpg"
+    origin: str = "video"
+    split: dict[str, list[int]] = {}
 
 
 class Subject:
     """One captured person on disk.
 
-        subject.json  frames/000000.jpg  mattes/000000.png  parsing/000000.png  tracking.npz
+        subject.json  frames/000000.jpg (or png)  mattes/000000.png  parsing/000000.png  tracking.npz
         background.png  audio.wav  audio_features.npz
 
     Frame numbers start at 0 and are those of `tracking`. Images are RGB uint8 (H, W, 3).
@@ -85,7 +92,7 @@ class Subject:
 
     def frame(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return self._image("frames", index, "jpg")
+        return self._image("frames", index, self.info.frame_format)
 
     def matte(self, index: int) -> np.ndarray:
         """(H, W) uint8 alpha of the person; 255 is person."""
