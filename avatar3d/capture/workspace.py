@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,9 +89,9 @@ class Workspace:
         return float(self.state.facts["fps"])
 
     @property
-    def frame_format(self) -> str:
+    def frame_format(self) -> Literal["jpg", "png"]:
         """Suffix of the pictures in frames/."""
-        return str(self.state.facts.get("frame_format", "jpg"))
+        return "png" if self.state.facts.get("frame_format") == "png" else "jpg"
 
     @property
     def workers(self) -> int:

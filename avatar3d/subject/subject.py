@@ -50,10 +50,10 @@ class SubjectInfo(BaseModel):
 class Subject:
     """One captured person on disk.
 
-        subject.json  frames/000000.jpg (or png)  mattes/000000.png  parsing/000000.png  tracking.npz
+        subject.json  frames/000000.jpg  mattes/000000.png  parsing/000000.png  tracking.npz
         background.png  audio.wav  audio_features.npz
 
-    Frame numbers start at 0 and are those of `tracking`. Images are RGB uint8 (H, W, 3).
+    Frame numbers start at 0 and are those of `tracking`. Imported frames may be PNG. Images are RGB uint8 (H, W, 3).
     """
 
     def __init__(self, folder: str | Path) -> None:
