@@ -27,12 +27,12 @@ ORDER = {name: height for height, (name, _) in enumerate(LAYERS)}
 
 # Imported inside the function that needs them, never when a module is loaded.
 LAZY = {
-    "av", "cv2", "espeakng_loader", "gsplat", "hydra", "imageio", "matplotlib", "mediapipe",
+    "av", "cuda", "cv2", "espeakng_loader", "gsplat", "hydra", "imageio", "matplotlib", "mediapipe",
     "omegaconf", "onnxruntime", "PIL", "rich", "skimage", "tensorboard", "trimesh", "viser",
 }  # fmt: skip
 DISTRIBUTIONS = {
-    "cv2": "opencv-contrib-python", "hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml",
-    "espeakng_loader": "espeakng-loader",
+    "cuda": "cuda-core", "cv2": "opencv-contrib-python", "hydra": "hydra-core", "PIL": "pillow",
+    "yaml": "pyyaml", "espeakng_loader": "espeakng-loader",
 }  # fmt: skip
 MAX_LINES = 600
 

@@ -12,6 +12,13 @@
 #define A3D_HD static inline __attribute__((always_inline))
 #endif
 
+// A table that the GPU may index too.
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define A3D_CONSTANT static __constant__ const
+#else
+#define A3D_CONSTANT constexpr
+#endif
+
 namespace avatar3d {
 
 // The maths is written over a number type: float on a GPU, a vector of lanes on a CPU. These are

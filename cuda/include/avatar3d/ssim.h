@@ -11,7 +11,7 @@ constexpr float kSsimC1 = 1e-4f;
 constexpr float kSsimC2 = 9e-4f;
 
 // exp(-k^2 / (2 1.5^2)) for k = -5..5, normalised to sum 1
-constexpr float kSsimWindow[kSsimTaps] = {
+A3D_CONSTANT float kSsimWindow[kSsimTaps] = {
     0.00102838008447911f, 0.00759875813523919f, 0.03600077212843083f, 0.10936068950970002f,
     0.21300553771125370f, 0.26601172486179436f, 0.21300553771125370f, 0.10936068950970002f,
     0.03600077212843083f, 0.00759875813523919f, 0.00102838008447911f};

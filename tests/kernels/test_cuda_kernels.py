@@ -1,0 +1,232 @@
+"""The CUDA kernels against float64 twins: run thread by thread on the CPU, and on a GPU if any."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from avatar3d.kernels import reference
+from avatar3d.kernels.cuda import binding, compiler, modules, ssim
+
+HERE = Path(__file__).parent / "emulation"
+GUARD = 64  # values around every tensor that no kernel may touch
+
+
+class Emulated:
+    """Stands for modules.Module: the same kernels and arguments, by cuda_emulation.h."""
+
+    order = 0  # in which the threads of a block run
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+
+    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *arguments) -> None:
+        guarded = [self._guard(a) if isinstance(a, Tensor) else a for a in arguments]
+        values = [self._value(a) for a in guarded]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+        run = getattr(self._library, f"run_{kernel}")
+        run.restype = ctypes.c_char_p
+        error = run(*grid, threads, addresses, self.order)
+        assert error is None, f"{kernel}: {error.decode()}"
+        for tensor, memory in zip(arguments, guarded, strict=True):
+            if isinstance(tensor, Tensor) and tensor.numel():
+                words = memory.view(np.uint32)
+                around = np.concatenate([words[:GUARD], words[-GUARD:]])
+                assert (around == 0xFFFFFFFF).all(), f"{kernel} wrote beyond a tensor"
+                tensor.copy_(torch.from_numpy(memory[GUARD:-GUARD]).view(tensor.shape))
+
+    @staticmethod
+    def _guard(tensor: Tensor) -> np.ndarray:
+        """A copy between NaNs, so that reading beyond it shows too."""
+        assert tensor.is_contiguous()
+        memory = np.full(tensor.numel() + 2 * GUARD, 0xFFFFFFFF, np.uint32)
+        memory = memory.view(tensor.numpy().dtype)
+        memory[GUARD:-GUARD] = tensor.numpy().ravel()
+        return memory
+
+    @staticmethod
+    def _value(argument) -> ctypes._SimpleCData:
+        if isinstance(argument, np.ndarray):
+            empty = len(argument) == 2 * GUARD  # torch's address of an empty tensor is null
+            address = argument.ctypes.data + GUARD * argument.itemsize
+            return ctypes.c_void_p(None if empty else address)
+        if argument is None:
+            return ctypes.c_void_p(None)
+        return ctypes.c_int(argument) if isinstance(argument, int) else ctypes.c_float(argument)
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory) -> dict[str, Emulated]:
+    """Every source file, compiled for this processor."""
+    compiler_path = shutil.which("g++") or shutil.which("c++")
+    if compiler_path is None:
+        pytest.skip("there is no C++ compiler")
+    folder = tmp_path_factory.mktemp("emulation")
+    running = []
+    for source in compiler.SOURCES:
+        path = compiler.source_folder() / "gpu" / source
+        kernels = re.findall(r"__launch_bounds__\([^)]*\)\s*(\w+)\(", path.read_text("utf-8"))
+        assert kernels
+        unit = folder / f"{source}.cpp"
+        unit.write_text(
+            f'#include "cuda_emulation.h"\n#include "{path}"\n'
+            + "".join(
+                f'extern "C" const char* run_{name}(unsigned x, unsigned y, int threads, '
+                "void** arguments, int order) "
+                f"{{ return emulation::start({name}, x, y, threads, arguments, order); }}\n"
+                for name in kernels
+            )
+        )
+        command = [
+            compiler_path, "-std=c++17", "-O1", "-g", "-shared", "-fPIC", "-Wno-unknown-pragmas",
+            f"-I{HERE}", f"-I{compiler.source_folder() / 'include'}", str(unit),
+            "-o", str(folder / f"{source}.so"),
+        ]  # fmt: skip
+        running.append(subprocess.Popen(command))
+    assert all(process.wait() == 0 for process in running)
+    return {source: Emulated(folder / f"{source}.so") for source in compiler.SOURCES}
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request, monkeypatch) -> Iterator[torch.device]:
+    """Where to put tensors; on the CPU the kernels are emulated."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU")
+        yield torch.device("cuda", 0)
+        return
+    sources = request.getfixturevalue("emulated")
+    monkeypatch.setattr(modules, "load", lambda source, device: sources[source])
+    yield torch.device("cpu")
+
+
+@cache
+def images(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(height * 1000 + width)
+    smooth = torch.linspace(0, 6, height * width * 3).sin().reshape(height, width, 3)
+    target = 0.5 + 0.3 * smooth + 0.05 * torch.randn(height, width, 3, generator=g)
+    image = (target + 0.1 * torch.randn(target.shape, generator=g)).clamp(0, 1)
+    if height * width > 1:
+        image[0, 0] = target[0, 0]  # where |x - y| has no derivative, torch says 0
+    return image, target, torch.rand(height, width, generator=g)
+
+
+@pytest.mark.parametrize("size", [(40, 53), (16, 16), (5, 3), (1, 1), (1, 40), (33, 1)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_gradient_agree_with_the_float64_oracle(size, weighted, device, relative_error):
+    image, target, weight = images(*size)
+    weight = weight if weighted else None
+    for ssim_weight in (0.0, 0.2, 1.0):
+        exact = image.double().requires_grad_()
+        truth = reference.l1_ssim_loss(
+            exact, target.double(), None if weight is None else weight.double(), ssim_weight
+        )
+        truth.backward()
+        loss, gradient = ssim.l1_ssim(
+            image.to(device), target.to(device), None if weight is None else weight.to(device),
+            ssim_weight, True,
+        )  # fmt: skip
+        expected = float(truth.detach())
+        assert abs(float(loss) - expected) <= 2e-6 * expected + 1e-7
+        assert relative_error(gradient.cpu(), exact.grad) < 1e-4
+        only, none = ssim.l1_ssim(image.to(device), target.to(device), None, ssim_weight, False)
+        assert none.numel() == 0
+        assert weighted or torch.equal(only, loss)
+
+
+def rig(count: int, bound: int, blended: int, size: int, seed: int = 0) -> list[Tensor]:
+    """The fourteen tensors of the operator."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(*shape, generator=g)
+
+    def rigid() -> Tensor:
+        transform = torch.eye(4)
+        transform[:3, :3] = torch.linalg.qr(normal(3, 3)).Q
+        transform[:3, :3] *= torch.linalg.det(transform[:3, :3])
+        transform[:3, 3] = normal(3, scale=0.1)
+        return transform
+
+    return [
+        normal(count, 3, scale=0.01), normal(count, 4), normal(count, 3) - 5, normal(count),
+        normal(count, 3), normal(blended, 10, size, scale=0.3), normal(size),
+        torch.tensor([0.01] * 3 + [1.0] * 4 + [0.7] * 3), normal(30, 3, scale=0.1),
+        torch.rand(bound, 30, generator=g).argsort(1)[:, :3].int().contiguous(),
+        torch.rand(bound, 3, generator=g), torch.rand(count, generator=g), rigid(), rigid(),
+    ]  # fmt: skip
+
+
+DIFFERENTIABLE = (0, 1, 2, 3, 4, 5, 6, 8, 12, 13)
+RIGS = [(300, 200, 170, 16), (130, 130, 130, 5), (129, 0, 128, 33), (9, 4, 0, 3), (40, 20, 0, 0)]
+
+
+@pytest.mark.parametrize("sizes", RIGS, ids=str)
+def test_binding_agrees_with_the_float64_oracle(sizes, device, relative_error):
+    tensors = rig(*sizes)
+    exact = [t.double() if t.is_floating_point() else t for t in tensors]
+    for i in DIFFERENTIABLE:
+        exact[i].requires_grad_()
+    truth = reference.bind(*exact)
+    g = torch.Generator().manual_seed(1)
+    v_outputs = [torch.randn(v.shape, generator=g) for v in truth]
+    torch.autograd.backward(truth, [v.double() for v in v_outputs])
+
+    inputs = [t.to(device) for t in tensors]
+    for value, expected in zip(binding.bind(*inputs), truth, strict=True):
+        assert ((value.cpu() - expected).abs() <= 3e-6 * expected.abs().clamp(min=1)).all()
+    gradients = binding.bind_backward(inputs, [v.to(device) for v in v_outputs], [True] * 4)
+    for i, gradient in zip(DIFFERENTIABLE, gradients, strict=True):
+        expected = exact[i].grad if exact[i].grad is not None else torch.zeros_like(exact[i])
+        assert gradient.shape == expected.shape
+        assert relative_error(gradient.cpu(), expected) < 2e-5, i
+
+
+def test_only_what_is_wanted_is_computed(device):
+    inputs = [t.to(device) for t in rig(150, 100, 60, 7)]
+    v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs)]
+    whole = binding.bind_backward(inputs, v_outputs, [True] * 4)
+    groups = (range(5), range(5, 7), range(7, 8), range(8, 10))
+    for wanted in ([1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]):
+        part = binding.bind_backward(inputs, v_outputs, [bool(w) for w in wanted])
+        for want, group in zip(wanted, groups, strict=True):
+            for i in group:
+                if want:
+                    assert torch.allclose(part[i], whole[i], rtol=1e-5, atol=1e-6)
+                else:
+                    assert part[i].numel() == 0
+
+
+def test_nothing_to_bind(device):
+    inputs = [t.to(device) for t in rig(0, 0, 0, 4)]
+    out = binding.bind(*inputs)
+    assert [tuple(v.shape) for v in out] == [(0, 3), (0, 4), (0, 3), (0,), (0, 3)]
+    gradients = binding.bind_backward(inputs, out, [True] * 4)
+    assert all((g == 0).all() for g in gradients)
+
+
+def test_results_do_not_depend_on_the_order_of_threads(emulated, monkeypatch):
+    """A missing barrier would show here: between two, threads run in any order."""
+    monkeypatch.setattr(modules, "load", lambda source, device: emulated[source])
+    image, target, weight = images(21, 19)
+    inputs = rig(140, 90, 100, 9)
+    v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs)]
+    results = []
+    for order in range(4):
+        monkeypatch.setattr(Emulated, "order", order)
+        loss = ssim.l1_ssim(image, target, weight, 0.2, True)
+        out = binding.bind(*inputs)
+        gradients = binding.bind_backward(inputs, v_outputs, [True] * 4)
+        results.append([*loss, *out, *gradients])
+    vertices = 2 + 5 + 7  # added up in the order of arrival
+    for other in results[1:]:
+        for i, (a, b) in enumerate(zip(results[0], other, strict=True)):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-6) if i == vertices else a.equal(b)
