@@ -53,7 +53,8 @@ class Subject:
         subject.json  frames/000000.jpg  mattes/000000.png  parsing/000000.png  tracking.npz
         background.png  audio.wav  audio_features.npz
 
-    Frame numbers start at 0 and are those of `tracking`. Imported frames may be PNG. Images are RGB uint8 (H, W, 3).
+    Frame numbers start at 0 and are those of `tracking`. Imported frames may be PNG. Images are
+    RGB uint8 (H, W, 3).
     """
 
     def __init__(self, folder: str | Path) -> None:
