@@ -42,12 +42,14 @@ class FaceParameters:
         weights: (E,) expression weights, residual rows included.
         gaze: (2, 2) radians, eye x (yaw, pitch).
         T_camera_head, T_camera_torso: (4, 4).
+        vertices: (V, 3) `SplatRig.head_vertices` of weights and gaze where they are known already.
     """
 
     weights: Tensor
     gaze: Tensor
     T_camera_head: Tensor
     T_camera_torso: Tensor
+    vertices: Tensor | None = None
 
 
 class SplatParameters(nn.Module):
@@ -127,13 +129,15 @@ class SplatRig:
         self.limit = float(state.limit)
 
     def head_vertices(self, weights: Tensor, gaze: Tensor) -> Tensor:
-        """Vertices (V, 3) in the head frame for weights (E,) and gaze (2, 2)."""
-        vertices = self.vertices + (weights @ self.expression).view(-1, 3)
+        """Vertices (..., V, 3) in the head frame for weights (..., E) and gaze (..., 2, 2)."""
+        moved = (weights @ self.expression).unflatten(-1, (-1, 3))
+        vertices = self.vertices + moved
         for side, indices in enumerate(self.eyes):
             if len(indices):
                 center = self.eye_centers[side]
-                turned = (vertices[indices] - center) @ _eye_rotation(gaze[side]).T + center
-                vertices = vertices.index_copy(0, indices, turned)
+                rest = vertices.index_select(-2, indices) - center
+                turned = rest @ _eye_rotation(gaze[..., side, :]).mT + center
+                vertices = vertices.index_copy(-2, indices, turned)
         return vertices
 
     def basis_weights(self, parameters: SplatParameters, face: FaceParameters) -> Tensor:
@@ -153,10 +157,13 @@ def pose_gaussians(
     and both transforms (through the means); the triangles' orientations count as constants.
     """
     blended = use_basis and parameters.basis.shape[-1] > 0
+    vertices = face.vertices
+    if vertices is None:
+        vertices = rig.head_vertices(face.weights, face.gaze)
     return bind_gaussians(
         rig.binding,
         parameters.attributes(),
-        rig.head_vertices(face.weights, face.gaze),
+        vertices,
         face.T_camera_head,
         face.T_camera_torso,
         rig.basis_weights(parameters, face) if blended else None,
@@ -183,9 +190,9 @@ def draw_face(
 
 
 def _eye_rotation(gaze: Tensor) -> Tensor:
-    """Rotation (3, 3) for gaze (yaw, pitch); the torch twin of `head.model.eye_rotation`."""
-    cy, sy = torch.cos(gaze[0]), torch.sin(gaze[0])
-    cp, sp = torch.cos(gaze[1]), -torch.sin(gaze[1])
+    """Rotations (..., 3, 3) for gaze (..., 2) of yaw, pitch; twin of `head.model.eye_rotation`."""
+    (cy, cp), (sy, sp) = torch.cos(gaze).unbind(-1), torch.sin(gaze).unbind(-1)
+    sp = -sp
     zero = torch.zeros_like(cy)
     rows = [cy, sy * sp, sy * cp, zero, cp, -sp, -sy, cy * sp, cy * cp]
-    return torch.stack(rows).view(3, 3)
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))

@@ -4,7 +4,12 @@ Every operation takes `backend`: "auto" (native when it is built, otherwise the 
 warning), "native" or "reference".
 """
 
-from avatar3d.kernels._backend import backend_info, get_num_threads, set_num_threads
+from avatar3d.kernels._backend import (
+    backend_info,
+    get_num_threads,
+    set_num_threads,
+    torch_on_one_thread,
+)
 from avatar3d.kernels.adam import OuterGradient, outer_adamw_
 from avatar3d.kernels.binding import (
     Attributes,
@@ -31,4 +36,5 @@ __all__ = [
     "rasterize_mesh",
     "set_num_threads",
     "ssim",
+    "torch_on_one_thread",
 ]

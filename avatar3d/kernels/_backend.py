@@ -2,6 +2,8 @@
 
 import importlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any, Literal
@@ -17,6 +19,7 @@ __all__ = [
     "get_num_threads",
     "native",
     "set_num_threads",
+    "torch_on_one_thread",
     "use_native",
 ]
 
@@ -78,6 +81,22 @@ def get_num_threads() -> int:
     """Threads of the native kernels; 1 where they are missing."""
     module = _load()[0]
     return int(module.threads()) if module is not None else 1
+
+
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Let torch work alone between native kernels, which keep their threads.
+
+    Around them torch is left with small operations; waking a second thread for one takes longer
+    than the thread saves.
+    """
+    get_num_threads()  # the kernels take their number from torch when first used
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def backend_info() -> dict[str, Any]:

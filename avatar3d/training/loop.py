@@ -12,12 +12,12 @@ from torch import Tensor
 
 from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.build import driving_signal, initial_state
-from avatar3d.avatar.deform import SplatParameters, SplatRig, draw_face
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
-from avatar3d.kernels import l1_ssim_loss
+from avatar3d.kernels import l1_ssim_loss, torch_on_one_thread
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
@@ -79,6 +79,10 @@ class SplatTraining:
 
     def events(self) -> Iterator[Event]:
         """Train, yielding what happens; ends after `Done`, or early once `stopping` is set."""
+        with torch_on_one_thread():
+            yield from self._events()
+
+    def _events(self) -> Iterator[Event]:
         for phase in _PHASES[_PHASES.index(self.phase) :]:
             if phase != self.phase:
                 self._enter(phase)
@@ -110,11 +114,11 @@ class SplatTraining:
                 yield Preview(self.iteration, self._preview())
 
     def _loss(self, frame: int) -> Tensor:
-        image, background = self.store.image(frame), self.store.background
         if self.rng.random() < self.config.random_background:
-            flat = torch.tensor(self.rng.random(3), dtype=torch.float32)
-            matte = self.store.matte(frame)[:, :, None]
-            image, background = image * matte + flat * (1 - matte), flat
+            background = torch.tensor(self.rng.random(3), dtype=torch.float32)
+            image = self.store.on_flat(frame, background)
+        else:
+            image, background = self.store.image(frame), self.store.background
         rendered = self._render(frame, background)
         camera = self.tracking.camera
         weight = region_weights(
@@ -128,10 +132,18 @@ class SplatTraining:
         return data + self.priors(self.parameters, self.rng)
 
     def _render(self, frame: int, background: Tensor) -> Tensor:
-        face, camera = face_parameters(self.tracking, frame), self.tracking.camera
+        face, camera = self._face(frame), self.tracking.camera
         blended = self.phase == "final"
         image, _ = draw_face(self.rig, self.parameters, face, camera, background, blended)
         return image
+
+    def _face(self, frame: int) -> FaceParameters:
+        """What the face does in a frame, with the head's vertices, which stay for the phase."""
+        if frame not in self._faces:
+            face = face_parameters(self.tracking, frame)
+            vertices = self.rig.head_vertices(face.weights, face.gaze)
+            self._faces[frame] = replace(face, vertices=vertices)
+        return self._faces[frame]
 
     def _refine(self) -> Iterator[Event]:
         if not self.config.refine_steps:
@@ -167,6 +179,7 @@ class SplatTraining:
         self.priors = Priors(state, self.config)
         self.rig = SplatRig(state)
         self.parameters = SplatParameters(state)
+        self._faces: dict[int, FaceParameters] = {}
 
     def _make_refiner(self) -> Refiner:
         if self.refiner is None:
