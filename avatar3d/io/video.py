@@ -16,9 +16,10 @@ from avatar3d.io.atomic import atomic_path
 if TYPE_CHECKING:
     import av.container
 
-__all__ = ["VideoInfo", "probe", "read_frames", "write_video"]
+__all__ = ["ShownFrame", "VideoInfo", "probe", "read_frames", "scan_frames", "write_video"]
 
 MAX_SIDE = 16384
+_LONGEST_STILL = 60.0
 _MAX_PLAUSIBLE_FPS = 250.0
 _RATE_PACKETS = 600
 _MAX_BROKEN_PACKETS = 50
@@ -107,6 +108,46 @@ def read_frames(
     Raises:
         UserError: as `probe`; also when the file ends well before its declared duration.
     """
+    for frame in scan_frames(path, fps, start, duration):
+        image = frame.image()
+        for _ in range(frame.count):
+            yield image
+
+
+class ShownFrame:
+    """A decoded frame, not yet converted, and the place it takes at the constant rate.
+
+    Attributes:
+        index, count: it serves output frames `index` to `index + count - 1`.
+        time: seconds after the first frame of the file, as the file says.
+    """
+
+    def __init__(
+        self, frame: Any, stream: Any, index: int, count: int, time: float, size: tuple[int, int]
+    ) -> None:
+        self._frame, self._stream, self._size = frame, stream, size
+        self.index, self.count, self.time = index, count, time
+
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, the same size for every frame of a file."""
+        return _fit_size(_to_rgb(self._frame, self._stream), self._size)
+
+    def thumbnail(self, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB of the whole picture, much faster than `image`."""
+        turns = _rotation(self._frame) // 90
+        if turns % 2:
+            width, height = height, width
+        small = self._frame.reformat(width, height, "rgb24", interpolation="AREA")
+        return np.rot90(small.to_ndarray(), turns)
+
+
+def scan_frames(
+    path: str | Path,
+    fps: float | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> Iterator[ShownFrame]:
+    """Like `read_frames`, but each decoded frame comes once and converts only what is asked for."""
     path = Path(path)
     with _opened(path) as (container, stream):
         rate = fps or _rate(path, stream)[0]
@@ -122,14 +163,13 @@ def read_frames(
             last_time = second
             # The frame serves every output time up to halfway to the next frame.
             until = math.ceil(((first + second) / 2 - start) * rate - 1e-6)
+            if stop is not None:
+                until = min(until, stop)
             if until <= count:
                 continue
-            image = _to_rgb(frame, stream)
-            size = size or image.shape[:2]  # type: ignore[assignment]
-            image = _fit_size(image, size)  # type: ignore[arg-type]
-            while count < until and (stop is None or count < stop):
-                yield image
-                count += 1
+            size = size or _display_size(frame, stream)[::-1]
+            yield ShownFrame(frame, stream, count, until - count, first, size)
+            count = until
     if declared and last_time < declared - max(0.5, 0.05 * declared):
         raise UserError(
             f"{path} is damaged or cut off: it declares {declared:.1f} s but decodes only "
@@ -328,6 +368,11 @@ def _timed(container: Any, stream: Any, path: Path, rate: float) -> Iterator[tup
         elapsed = time - first if time is not None else None
         if previous is not None and (elapsed is None or elapsed <= previous):
             elapsed = previous + step
+        if elapsed is not None and elapsed > (previous or 0.0) + _LONGEST_STILL:
+            raise UserError(
+                f"{path} is damaged: its clock jumps from {previous or 0.0:.1f} s to "
+                f"{elapsed:.1f} s; re-encode it."
+            )
         previous = elapsed or 0.0
         yield frame, previous
 
