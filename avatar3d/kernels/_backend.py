@@ -12,15 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar3d.kernels import cuda
+
 __all__ = [
     "Backend",
     "backend_info",
+    "check_devices",
     "check_tensor",
     "get_num_threads",
     "native",
     "set_num_threads",
     "torch_on_one_thread",
     "use_native",
+    "warn_once",
 ]
 
 Backend = Literal["auto", "native", "reference"]
@@ -37,13 +41,9 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 @cache
-def _warn_once() -> None:
-    warnings.warn(
-        f"avatar3d's native kernels are not available ({_load()[1]}); the torch reference runs "
-        "instead, hundreds of times slower. Reinstall avatar3d with a C++ compiler present.",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+def warn_once(message: str) -> None:
+    """Warn of a slower way taken, the first time that it is."""
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 def native() -> Any:
@@ -54,19 +54,39 @@ def native() -> Any:
     return module
 
 
-def use_native(backend: Backend) -> bool:
-    """Resolve `backend`. Raises ValueError for another word, RuntimeError for a missing build."""
+def use_native(backend: Backend, operand: Any = None) -> bool:
+    """Resolve `backend` where `operand`, the first tensor of an operation, is; None: on the CPU.
+
+    Raises:
+        ValueError: another word.
+        RuntimeError: "native", but the kernels cannot run there.
+    """
     if backend not in ("auto", "native", "reference"):
         raise ValueError(f"backend is {backend!r}, expected 'auto', 'native' or 'reference'.")
     if backend == "reference":
         return False
-    if backend == "native":
-        native()
+    device = operand.device if isinstance(operand, Tensor) else torch.device("cpu")
+    if device.type == "cpu":
+        kernels, reason = "native kernels", _load()[1]
+        remedy = "hundreds of times slower. Reinstall avatar3d with a C++ compiler present."
+    else:
+        kernels, reason = "CUDA kernels", _cuda_reason(device)
+        remedy = "several times slower; `avatar3d doctor` says more."
+    if not reason:
         return True
-    if _load()[0] is None:
-        _warn_once()
-        return False
-    return True
+    if backend == "native":
+        raise RuntimeError(f"avatar3d's {kernels} are not available: {reason}.")
+    warn_once(
+        f"avatar3d's {kernels} are not available ({reason}); the torch reference runs instead, "
+        + remedy
+    )
+    return False
+
+
+def _cuda_reason(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"there are none for {device.type!r}"
+    return cuda.unusable(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def set_num_threads(threads: int) -> None:
@@ -129,8 +149,8 @@ def check_tensor(
 
     Args:
         name: the argument's name, for the message.
-        float32: also require float32 on the CPU, which the native kernels need; otherwise any
-            floating dtype will do.
+        float32: also require float32, which the native kernels need; otherwise any floating dtype
+            will do.
         form: the expected shape in words, e.g. "(N, 3)".
     """
     if not isinstance(value, Tensor):
@@ -145,5 +165,13 @@ def check_tensor(
         raise ValueError(f"{name} has dtype {value.dtype}, expected torch.float32 {form}.")
     if not value.dtype.is_floating_point:
         raise ValueError(f"{name} has dtype {value.dtype}, expected floating point {form}.")
-    if float32 and value.device.type != "cpu":
-        raise ValueError(f"{name} is on {value.device}, expected the CPU {form}.")
+
+
+def check_devices(**tensors: Tensor | None) -> None:
+    """Raise ValueError unless all tensors are where the first one is."""
+    first, *others = ((name, t) for name, t in tensors.items() if t is not None)
+    for name, tensor in others:
+        if tensor.device != first[1].device:
+            raise ValueError(
+                f"{name} is on {tensor.device}, expected {first[1].device}, where {first[0]} is."
+            )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+from avatar3d.kernels._backend import Backend, check_devices, check_tensor, native, use_native
+from avatar3d.kernels.cuda.adam import outer_adamw as outer_adamw_on_cuda
 
 __all__ = ["OuterGradient", "outer_adamw_"]
 
@@ -76,7 +77,7 @@ def outer_adamw_(
     Raises:
         ValueError: an argument has the wrong shape, dtype or device.
     """
-    fast = use_native(backend)
+    fast = use_native(backend, parameter)
     frames = rows.shape[0] if isinstance(rows, Tensor) and rows.ndim else None
     check_tensor("weights", weights, (frames, None), float32=fast, form="(F, K)")
     size = weights.shape[1]
@@ -90,6 +91,9 @@ def outer_adamw_(
         if not value.is_contiguous():
             raise ValueError(f"{name} is not contiguous.")
     check_tensor("rows", rows, tuple(rows.shape), float32=fast, form="(F, ...)")
+    check_devices(
+        parameter=parameter, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, rows=rows, weights=weights
+    )
     if step < 1:
         raise ValueError(f"step is {step}, expected at least 1.")
     arguments = (parameter, exp_avg, exp_avg_sq, rows, weights, step, lr, *betas, eps, weight_decay)
@@ -147,3 +151,6 @@ def _(
     weight_decay: float,
 ) -> None:
     return None
+
+
+_outer_adamw.register_kernel("cuda", outer_adamw_on_cuda)

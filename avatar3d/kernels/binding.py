@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+from avatar3d.kernels._backend import Backend, check_devices, check_tensor, native, use_native
 from avatar3d.kernels.adam import OuterGradient
+from avatar3d.kernels.cuda import binding as on_cuda
 
 __all__ = ["Attributes", "Binding", "BoundGaussians", "bind_gaussians"]
 
@@ -106,8 +107,8 @@ def bind_gaussians(
     Raises:
         ValueError: an argument has the wrong shape, dtype or device.
     """
-    fast = use_native(backend)
     a = attributes
+    fast = use_native(backend, a.position)
     _check(binding, a, vertices, T_camera_head, T_camera_torso, weights, fast)
     basis, probe = a.basis, None
     if weights is None or basis is None:
@@ -158,6 +159,12 @@ def _check(
         check("basis", a.basis, (None, 10, len(weights)), f"(B, 10, K) with K = {len(weights)}")
         if len(a.basis) > n:
             raise ValueError(f"basis has {len(a.basis)} rows for {n} Gaussians.")
+    check_devices(
+        position=a.position, quat=a.quat, log_scale=a.log_scale, opacity=a.opacity, color=a.color,
+        basis=a.basis, units=a.units, weights=weights, vertices=vertices, corners=binding.corners,
+        bary=binding.bary, torso_weight=binding.torso_weight, T_camera_head=T_camera_head,
+        T_camera_torso=T_camera_torso,
+    )  # fmt: skip
 
 
 @torch.library.custom_op("avatar3d::bind_gaussians", mutates_args=(), device_types="cpu")
@@ -223,7 +230,7 @@ def _bind_backward(
 @_bind_backward.register_fake
 def _(inputs: list[Tensor], v_outputs: list[Tensor], wanted: list[bool]) -> list[Tensor]:
     return [
-        torch.empty(shape) if need else inputs[0].new_empty(0)
+        inputs[0].new_empty(shape if need else 0)
         for shape, need in zip(_gradient_shapes(inputs), _spread(wanted), strict=True)
     ]
 
@@ -255,4 +262,6 @@ def _backward(ctx: Any, v_outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
+_bind.register_kernel("cuda", on_cuda.bind)
+_bind_backward.register_kernel("cuda", on_cuda.bind_backward)
 _bind.register_autograd(_backward, setup_context=_setup_context)

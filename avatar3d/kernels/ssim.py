@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+from avatar3d.kernels._backend import Backend, check_devices, check_tensor, native, use_native
+from avatar3d.kernels.cuda.ssim import l1_ssim as l1_ssim_on_cuda
 
 __all__ = ["l1_ssim_loss", "ssim"]
 
@@ -50,7 +51,7 @@ def l1_ssim_loss(
     Raises:
         ValueError: an argument has the wrong shape, dtype or device.
     """
-    fast = use_native(backend)
+    fast = use_native(backend, image)
     check_tensor("image", image, (None, None, 3), float32=fast, form="(H, W, 3)")
     if image.numel() == 0:
         raise ValueError(f"image has shape {tuple(image.shape)}, expected at least one pixel.")
@@ -58,6 +59,7 @@ def l1_ssim_loss(
     check_tensor("target", target, (h, w, 3), float32=fast, form=f"({h}, {w}, 3) like image")
     if weight is not None:
         check_tensor("weight", weight, (h, w), float32=fast, form=f"(H, W) = ({h}, {w})")
+    check_devices(image=image, target=target, weight=weight)
     if not fast:
         return reference.l1_ssim_loss(image, target, weight, ssim_weight)
     with_gradient = torch.is_grad_enabled() and image.requires_grad
@@ -87,7 +89,7 @@ def _l1_ssim(
 def _(
     image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    gradient = torch.empty(image.shape) if with_gradient else image.new_empty(0)
+    gradient = image.new_empty(image.shape) if with_gradient else image.new_empty(0)
     return image.new_empty(()), gradient
 
 
@@ -101,4 +103,5 @@ def _backward(ctx: Any, v_loss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return gradient * v_loss, None, None, None, None
 
 
+_l1_ssim.register_kernel("cuda", l1_ssim_on_cuda)
 _l1_ssim.register_autograd(_backward, setup_context=_setup_context)

@@ -107,8 +107,8 @@ __device__ void camera_sums(const float v_mean[3], const float point[3], float t
   out[threadIdx.x] = total;
 }
 
-// From the gradients at the block's deltas, `rows`, to those at the basis and the block's sums at
-// the weights, (K,). All threads take part.
+// From the gradients at the block's blends, `rows`, to those at the basis, (with_basis, 10, K), and
+// the block's sums at the weights, (K,); null ones are left out. All threads take part.
 __device__ void basis_backward(const Sizes& n, const float* basis, const float* weights,
                                const BlockRows rows, float* grad_basis, float* weight_sums) {
   __shared__ float sums[kGroups][kLanes];
@@ -119,9 +119,10 @@ __device__ void basis_backward(const Sizes& n, const float* basis, const float* 
     for (int row = group; row < used && k < n.basis_size; row += kGroups) {
       const size_t at = block_basis(n) + (size_t)row * n.basis_size + k;
       const float v = rows[row / kBasisRows][row % kBasisRows];
-      sum += v * basis[at];
-      grad_basis[at] = v * weights[k];
+      if (grad_basis) grad_basis[at] = v * weights[k];
+      if (weight_sums) sum += v * basis[at];
     }
+    if (!weight_sums) continue;
     sums[group][lane] = sum;
     __syncthreads();
     if (group == 0 && k < n.basis_size) {
@@ -174,9 +175,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 8)
   for (int k = 0; k < 3; k++) colors[3 * i + k] = color[3 * i + k] + (blended ? delta[7 + k] : 0.0f);
 }
 
-// v_*: gradients at the outputs. Of grad_*, null ones are not computed; the five attributes go
-// together, grad_basis needs them and goes with weight_sums (blocks, K), which the caller adds up,
-// as it does camera_sums_out (blocks, 24). grad_vertices must be zero beforehand.
+// v_*: gradients at the outputs. Of the other gradients, null ones are not computed; the five
+// attributes go together, and those at basis @ weights, grad_blend (with_basis, 10), at the basis
+// and at the weights need them. The caller adds up weight_sums (blocks, K) and pose_sums (blocks,
+// 24). grad_vertices must be zero beforehand.
 extern "C" __global__ void __launch_bounds__(kThreads, 8)
     bind_backward(int count, int bound, int with_basis, int basis_size,
                   const float* __restrict__ position, const float* __restrict__ log_scale,
@@ -190,15 +192,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, 8)
                   const float* __restrict__ v_colors, float* __restrict__ grad_position,
                   float* __restrict__ grad_quat, float* __restrict__ grad_log_scale,
                   float* __restrict__ grad_opacity, float* __restrict__ grad_color,
-                  float* __restrict__ grad_basis, float* __restrict__ weight_sums,
-                  float* __restrict__ grad_vertices, float* __restrict__ camera_sums_out) {
+                  float* __restrict__ grad_basis, float* __restrict__ grad_blend,
+                  float* __restrict__ weight_sums, float* __restrict__ grad_vertices,
+                  float* __restrict__ pose_sums) {
   __shared__ RigidTransform carriers[2];
-  __shared__ BlockRows rows;  // deltas first, then the gradients at them
+  __shared__ BlockRows rows;  // deltas first, then the gradients at basis @ weights
   const Sizes n = {count, bound, with_basis, basis_size};
   const int i = (int)(blockIdx.x * kThreads + threadIdx.x);
   const bool used = i < count;
   load_carriers(head, torso, carriers);
-  if (camera_sums_out) blend_basis(n, basis, weights, units, rows);
+  if (pose_sums) blend_basis(n, basis, weights, units, rows);
   __syncthreads();
 
   float w = 0.0f, v_mean[3] = {0, 0, 0}, v_point[3] = {0, 0, 0};
@@ -217,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 8)
       for (int k = 0; k < 3; k++)
         atomicAdd(&grad_vertices[3 * (size_t)corners[3 * i + c] + k], bary[3 * i + c] * v_point[k]);
   }
-  if (camera_sums_out) {
+  if (pose_sums) {
     float point[3] = {0, 0, 0};
     if (used) {
       const bool blended = basis_size && i < with_basis;
@@ -226,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 8)
         offset[k] = position[3 * i + k] + (blended ? rows[threadIdx.x][k] : 0.0f);
       place(anchor, offset, point);
     }
-    camera_sums(v_mean, point, w, camera_sums_out + (size_t)blockIdx.x * kCameraSums);
+    camera_sums(v_mean, point, w, pose_sums + (size_t)blockIdx.x * kCameraSums);
   }
   if (!grad_position) return;
 
@@ -247,9 +250,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 8)
       grad_log_scale[3 * i + k] = v_scales[3 * i + k] * expf(log_scale[3 * i + k]);
     const float o = 1.0f / (1.0f + expf(-opacity[i]));
     grad_opacity[i] = v_opacities[i] * o * (1.0f - o);
-    for (int k = 0; k < kBasisRows; k++) rows[threadIdx.x][k] = v[k] * units[k];
+    for (int k = 0; k < kBasisRows; k++) {
+      rows[threadIdx.x][k] = v[k] * units[k];
+      if (grad_blend && i < with_basis) grad_blend[kBasisRows * i + k] = v[k] * units[k];
+    }
   }
-  if (!grad_basis) return;
+  if (!grad_basis && !weight_sums) return;
   __syncthreads();
-  basis_backward(n, basis, weights, rows, grad_basis, weight_sums + (size_t)blockIdx.x * basis_size);
+  basis_backward(n, basis, weights, rows, grad_basis,
+                 weight_sums ? weight_sums + (size_t)blockIdx.x * basis_size : nullptr);
 }

@@ -69,7 +69,7 @@ def test_two_callers_at_once():
 
 def test_without_the_build_the_reference_runs_after_one_warning(monkeypatch):
     monkeypatch.setattr(_backend, "_load", lambda: (None, "not built"))
-    _backend._warn_once.cache_clear()
+    _backend.warn_once.cache_clear()
     image = torch.rand(8, 8, 3)
     with pytest.warns(RuntimeWarning, match="native kernels are not available"):
         value = kernels.ssim(image, image)
@@ -78,4 +78,4 @@ def test_without_the_build_the_reference_runs_after_one_warning(monkeypatch):
     with pytest.raises(RuntimeError, match="not available: not built"):
         kernels.ssim(image, image, backend="native")
     assert kernels.backend_info()["native"] is False
-    _backend._warn_once.cache_clear()
+    _backend.warn_once.cache_clear()

@@ -41,13 +41,13 @@ def test_every_source_compiles_and_stays_in_registers(source, arch):
     cubin, report = compiler.compile_source(source, arch)
     assert cubin.startswith(b"\x7fELF")
     kernels = re.findall(r"Compiling entry function '(\w+)' for '(\w+)'", report)
-    assert len(kernels) == 2
+    assert kernels
     assert {name for _, name in kernels} == {arch}
     spilled = [int(size) for size in re.findall(r"(\d+) bytes spill", report)]
     assert len(spilled) == 2 * len(kernels)
     assert max(spilled) <= 32  # none with NVRTC 13.5; others may choose a little differently
     shared = [int(size) for size in re.findall(r"(\d+) bytes smem", report)]
-    assert max(shared) <= 48 * 1024  # what a block gets on any GPU without asking
+    assert max(shared, default=0) <= 48 * 1024  # what a block gets on any GPU without asking
 
 
 def test_all_sources_are_known():

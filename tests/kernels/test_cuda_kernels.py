@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels.cuda import binding, compiler, modules, ssim
+from avatar3d.kernels.cuda import adam, binding, compiler, modules, ssim
 
 HERE = Path(__file__).parent / "emulation"
 GUARD = 64  # values around every tensor that no kernel may touch
@@ -143,7 +143,7 @@ def test_loss_and_gradient_agree_with_the_float64_oracle(size, weighted, device,
 
 
 def rig(count: int, bound: int, blended: int, size: int, seed: int = 0) -> list[Tensor]:
-    """The fourteen tensors of the operator."""
+    """The operator's tensors."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -162,10 +162,12 @@ def rig(count: int, bound: int, blended: int, size: int, seed: int = 0) -> list[
         torch.tensor([0.01] * 3 + [1.0] * 4 + [0.7] * 3), normal(30, 3, scale=0.1),
         torch.rand(bound, 30, generator=g).argsort(1)[:, :3].int().contiguous(),
         torch.rand(bound, 3, generator=g), torch.rand(count, generator=g), rigid(), rigid(),
+        torch.zeros(blended, 10),
     ]  # fmt: skip
 
 
-DIFFERENTIABLE = (0, 1, 2, 3, 4, 5, 6, 8, 12, 13)
+PROBE = 14
+DIFFERENTIABLE = (0, 1, 2, 3, 4, 5, PROBE, 6, 8, 12, 13)
 RIGS = [(300, 200, 170, 16), (130, 130, 130, 5), (129, 0, 128, 33), (9, 4, 0, 3), (40, 20, 0, 0)]
 
 
@@ -183,7 +185,7 @@ def test_binding_agrees_with_the_float64_oracle(sizes, device, relative_error):
     inputs = [t.to(device) for t in tensors]
     for value, expected in zip(binding.bind(*inputs), truth, strict=True):
         assert ((value.cpu() - expected).abs() <= 3e-6 * expected.abs().clamp(min=1)).all()
-    gradients = binding.bind_backward(inputs, [v.to(device) for v in v_outputs], [True] * 4)
+    gradients = binding.bind_backward(inputs[:PROBE], [v.to(device) for v in v_outputs], [True] * 6)
     for i, gradient in zip(DIFFERENTIABLE, gradients, strict=True):
         expected = exact[i].grad if exact[i].grad is not None else torch.zeros_like(exact[i])
         assert gradient.shape == expected.shape
@@ -191,12 +193,13 @@ def test_binding_agrees_with_the_float64_oracle(sizes, device, relative_error):
 
 
 def test_only_what_is_wanted_is_computed(device):
-    inputs = [t.to(device) for t in rig(150, 100, 60, 7)]
-    v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs)]
-    whole = binding.bind_backward(inputs, v_outputs, [True] * 4)
-    groups = (range(5), range(5, 7), range(7, 8), range(8, 10))
-    for wanted in ([1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]):
-        part = binding.bind_backward(inputs, v_outputs, [bool(w) for w in wanted])
+    *inputs, probe = (t.to(device) for t in rig(150, 100, 60, 7))
+    v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs, probe)]
+    whole = binding.bind_backward(inputs, v_outputs, [True] * 6)
+    groups = [range(5), *(range(i, i + 1) for i in (5, 6, 7, 8)), range(9, 11)]
+    for choice in ("100000", "110000", "101000", "100100", "111100", "000010", "000001"):
+        wanted = [letter == "1" for letter in choice]
+        part = binding.bind_backward(inputs, v_outputs, wanted)
         for want, group in zip(wanted, groups, strict=True):
             for i in group:
                 if want:
@@ -205,11 +208,32 @@ def test_only_what_is_wanted_is_computed(device):
                     assert part[i].numel() == 0
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_adamw_with_a_gradient_in_factors_is_torchs(frames, device):
+    g = torch.Generator().manual_seed(0)
+    start = torch.randn(23, 10, 17, generator=g)
+    truth = start.double().requires_grad_()
+    options = {"lr": 3e-3, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1}
+    optimizer = torch.optim.AdamW([truth], **options)
+    parameter = start.to(device)
+    moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    for step in range(1, 4):
+        rows = torch.randn(frames, 23, 10, generator=g)
+        weights = torch.randn(frames, 17, generator=g)
+        truth.grad = torch.einsum("frc,fk->rck", rows.double(), weights.double())
+        optimizer.step()
+        adam.outer_adamw(
+            parameter, *moments, rows.to(device), weights.to(device), step, 3e-3, 0.8, 0.95, 1e-4,
+            0.1,
+        )  # fmt: skip
+    assert (parameter.cpu() - truth.detach()).abs().max() < 1e-6
+
+
 def test_nothing_to_bind(device):
-    inputs = [t.to(device) for t in rig(0, 0, 0, 4)]
-    out = binding.bind(*inputs)
+    *inputs, probe = (t.to(device) for t in rig(0, 0, 0, 4))
+    out = binding.bind(*inputs, probe)
     assert [tuple(v.shape) for v in out] == [(0, 3), (0, 4), (0, 3), (0,), (0, 3)]
-    gradients = binding.bind_backward(inputs, out, [True] * 4)
+    gradients = binding.bind_backward(inputs, out, [True] * 6)
     assert all((g == 0).all() for g in gradients)
 
 
@@ -217,16 +241,16 @@ def test_results_do_not_depend_on_the_order_of_threads(emulated, monkeypatch):
     """A missing barrier would show here: between two, threads run in any order."""
     monkeypatch.setattr(modules, "load", lambda source, device: emulated[source])
     image, target, weight = images(21, 19)
-    inputs = rig(140, 90, 100, 9)
-    v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs)]
+    *inputs, probe = rig(140, 90, 100, 9)
+    v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs, probe)]
     results = []
     for order in range(4):
         monkeypatch.setattr(Emulated, "order", order)
         loss = ssim.l1_ssim(image, target, weight, 0.2, True)
-        out = binding.bind(*inputs)
-        gradients = binding.bind_backward(inputs, v_outputs, [True] * 4)
+        out = binding.bind(*inputs, probe)
+        gradients = binding.bind_backward(inputs, v_outputs, [True] * 6)
         results.append([*loss, *out, *gradients])
-    vertices = 2 + 5 + 7  # added up in the order of arrival
+    vertices = 2 + 5 + 8  # added up in the order of arrival
     for other in results[1:]:
         for i, (a, b) in enumerate(zip(results[0], other, strict=True)):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-6) if i == vertices else a.equal(b)

@@ -8,14 +8,15 @@ from avatar3d.kernels.cuda import modules
 __all__ = ["bind", "bind_backward"]
 
 _THREADS = 128
-_CAMERA_SUMS = 24
+_POSE_SUMS = 24
 # Places of the operator's tensors that the backward kernel does not read: quat and color.
 _UNREAD = (1, 4)
 
 
-def bind(*tensors: Tensor) -> list[Tensor]:
+def bind(*arguments: Tensor | None) -> list[Tensor]:
     """As `avatar3d.kernels.binding._bind`: means, quats, scales, opacities, colors."""
-    tensors = tuple(t.detach().contiguous() for t in tensors)
+    *inputs, _ = arguments  # the probe is zero and only collects a gradient
+    tensors = [t.detach().contiguous() for t in inputs if t is not None]
     position = tensors[0]
     n = len(position)
     out = [position.new_empty(shape) for shape in ((n, 3), (n, 4), (n, 3), (n,), (n, 3))]
@@ -29,51 +30,51 @@ def bind(*tensors: Tensor) -> list[Tensor]:
 def bind_backward(
     inputs: list[Tensor], v_outputs: list[Tensor], wanted: list[bool]
 ) -> list[Tensor]:
-    """As `avatar3d.kernels.binding._bind_backward`: ten gradients, empty where not wanted.
+    """As `avatar3d.kernels.binding._bind_backward`: eleven gradients, empty where not wanted.
 
     The sums that Gaussians share are added in a fixed order, but for the vertices', which come in
     by atomic additions: their last digits may differ from run to run.
 
     Args:
-        wanted: the five attributes; basis and weights; vertices; transforms.
+        wanted: the five attributes; basis; probe; weights; vertices; transforms.
     """
     tensors = [t.detach().contiguous() for t in inputs]
     position, basis, weights, vertices = (tensors[i] for i in (0, 5, 6, 8))
-    attributes, blended, by_vertices, transforms = wanted
-    n = len(position)
-    blocks = _blocks(n)
-    none = position.new_empty(0)
-    own = [torch.empty_like(t) if attributes else none for t in tensors[:5]]
-    grad_basis = torch.empty_like(basis) if blended else none
-    weight_sums = position.new_zeros(blocks, len(weights)) if blended else none
-    grad_vertices = torch.zeros_like(vertices) if by_vertices else none
-    camera_sums = position.new_empty(blocks, _CAMERA_SUMS) if transforms else none
-    if n:
-        gradients = [
-            g if want else None
-            for g, want in (
-                *((g, attributes) for g in own),
-                (grad_basis, blended), (weight_sums, blended),
-                (grad_vertices, by_vertices), (camera_sums, transforms),
-            )
-        ]  # fmt: skip
+    attributes, by_basis, by_probe, by_weights, by_vertices, transforms = wanted
+    blocks = _blocks(len(position))
+
+    def room(want: bool, *shape: int) -> Tensor:
+        return position.new_zeros(shape) if want else position.new_empty(0)
+
+    own = [torch.empty_like(t) if attributes else room(False) for t in tensors[:5]]
+    grad_basis = torch.empty_like(basis) if by_basis else room(False)
+    grad_blend = room(by_probe, *basis.shape[:2])
+    weight_sums = room(by_weights, blocks, len(weights))
+    grad_vertices = room(by_vertices, *vertices.shape)
+    pose_sums = room(transforms, blocks, _POSE_SUMS)
+    if len(position):
         modules.load("binding.cu", position.device).launch(
             "bind_backward", (blocks, 1), _THREADS, *_sizes(tensors),
             *(t for i, t in enumerate(tensors) if i not in _UNREAD),
-            *(v.contiguous() for v in v_outputs), *gradients,
+            *(v.contiguous() for v in v_outputs),
+            # the address of an empty tensor is null
+            *own, grad_basis, grad_blend, weight_sums, grad_vertices, pose_sums,
         )  # fmt: skip
-    grad_weights = weight_sums.sum(0, dtype=torch.float64).float() if blended else none
-    poses = [none, none]
+    grad_weights = weight_sums.sum(0, dtype=torch.float64).float()
+    poses = [room(False), room(False)]
     if transforms:
-        sums = camera_sums.sum(0, dtype=torch.float64).float().view(2, 3, 4)
+        sums = pose_sums.sum(0, dtype=torch.float64).float().view(2, 3, 4)
         poses = list(torch.cat([sums, sums.new_zeros(2, 1, 4)], dim=1))
-    return [*own, grad_basis, grad_weights, grad_vertices, *poses]
+    return [
+        *own, grad_basis, grad_blend, grad_weights if by_weights else room(False), grad_vertices,
+        *poses,
+    ]  # fmt: skip
 
 
 def _blocks(count: int) -> int:
     return -(-count // _THREADS)
 
 
-def _sizes(tensors: tuple[Tensor, ...] | list[Tensor]) -> tuple[int, int, int, int]:
+def _sizes(tensors: list[Tensor]) -> tuple[int, int, int, int]:
     """count, bound, with_basis, basis_size, in the operator's order of tensors."""
     return len(tensors[0]), len(tensors[9]), len(tensors[5]), len(tensors[6])

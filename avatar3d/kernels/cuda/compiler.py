@@ -9,7 +9,7 @@ from avatar3d.errors import UserError
 
 __all__ = ["SOURCES", "build", "compile_source", "nvrtc_version", "source_folder"]
 
-SOURCES = ("binding.cu", "ssim.cu")
+SOURCES = ("adam.cu", "binding.cu", "ssim.cu")
 _STANDARD = "c++17"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 

@@ -26,7 +26,9 @@
 #define __syncthreads() emulation::barrier(emulation::kBlock, __LINE__)
 #define __shfl_xor_sync(mask, value, lane) emulation::shuffle_xor(mask, value, lane, __LINE__)
 
-extern char __start_cuda_shared[], __stop_cuda_shared[];
+// The linker's bounds of that section; null where a file has no shared memory.
+extern char __start_cuda_shared[] __attribute__((weak));
+extern char __stop_cuda_shared[] __attribute__((weak));
 
 struct dim3 {
   unsigned x, y, z;
