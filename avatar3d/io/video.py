@@ -120,17 +120,18 @@ class ShownFrame:
     Attributes:
         index, count: it serves output frames `index` to `index + count - 1`.
         time: seconds after the first frame of the file, as the file says.
+        size: width and height of the picture as shown, the same for every frame of a file.
     """
 
     def __init__(
         self, frame: Any, stream: Any, index: int, count: int, time: float, size: tuple[int, int]
     ) -> None:
-        self._frame, self._stream, self._size = frame, stream, size
-        self.index, self.count, self.time = index, count, time
+        self._frame, self._stream = frame, stream
+        self.index, self.count, self.time, self.size = index, count, time, size
 
     def image(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, the same size for every frame of a file."""
-        return _fit_size(_to_rgb(self._frame, self._stream), self._size)
+        """(H, W, 3) uint8 RGB."""
+        return _fit_size(_to_rgb(self._frame, self._stream), self.size[::-1])
 
     def thumbnail(self, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB of the whole picture, much faster than `image`."""
@@ -138,7 +139,7 @@ class ShownFrame:
         if turns % 2:
             width, height = height, width
         small = self._frame.reformat(width, height, "rgb24", interpolation="AREA")
-        return np.rot90(small.to_ndarray(), turns)
+        return np.ascontiguousarray(np.rot90(small.to_ndarray(), turns))
 
 
 def scan_frames(
@@ -167,7 +168,7 @@ def scan_frames(
                 until = min(until, stop)
             if until <= count:
                 continue
-            size = size or _display_size(frame, stream)[::-1]
+            size = size or _display_size(frame, stream)
             yield ShownFrame(frame, stream, count, until - count, first, size)
             count = until
     if declared and last_time < declared - max(0.5, 0.05 * declared):

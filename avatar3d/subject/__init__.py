@@ -1,6 +1,6 @@
 """Subject: one person's recording, understood."""
 
 from avatar3d.subject.subject import PARSING_LABELS, Subject, SubjectInfo
-from avatar3d.subject.tracking import Tracking
+from avatar3d.subject.tracking import FRAME_REASONS, Tracking
 
-__all__ = ["PARSING_LABELS", "Subject", "SubjectInfo", "Tracking"]
+__all__ = ["FRAME_REASONS", "PARSING_LABELS", "Subject", "SubjectInfo", "Tracking"]

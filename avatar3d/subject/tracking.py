@@ -1,6 +1,6 @@
 """What capture knows about the head in every frame (`tracking.npz`)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,14 @@ from avatar3d.geometry import Camera
 from avatar3d.io.atomic import atomic_path
 from avatar3d.motion.motion import Motion
 
-__all__ = ["Tracking"]
+__all__ = ["FRAME_REASONS", "Tracking"]
 
 FORMAT_VERSION = 1
+FRAME_REASONS: tuple[str, ...] = (
+    "", "no face", "other person", "second face", "other view", "hidden mouth", "poor fit",
+)  # fmt: skip
+"""Why training must not use a frame; values of `Tracking.reasons` index it, 0 is usable."""
+_OPTIONAL = ("segments", "reasons")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Tracking:
         landmarks: (T, 478, 2) detected, pixels.
         landmarks_fit: (T, 478, 2) the fitted model's landmarks, pixels.
         confidence: (T,) in [0, 1]; valid: (T,) bool, frames that training may use.
+        segments: (T,) int32, number of the shot: nothing is smooth across a change; default one.
+        reasons: (T,) uint8, index into `FRAME_REASONS`; default "poor fit" where not valid.
     """
 
     head_model: str
@@ -50,12 +57,19 @@ class Tracking:
     landmarks_fit: np.ndarray
     confidence: np.ndarray
     valid: np.ndarray
+    segments: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    reasons: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     def __post_init__(self) -> None:
         frames = len(self.T_camera_head)
+        if frames and not len(self.segments):
+            object.__setattr__(self, "segments", np.zeros(frames, np.int32))
+        if frames and not len(self.reasons):
+            poor = FRAME_REASONS.index("poor fit")
+            object.__setattr__(self, "reasons", np.where(self.valid, 0, poor).astype(np.uint8))
         for name in (
             "T_camera_torso", "expression", "residual", "gaze", "landmarks", "landmarks_fit",
-            "confidence", "valid",
+            "confidence", "valid", *_OPTIONAL,
         ):  # fmt: skip
             if len(getattr(self, name)) != frames:
                 raise UserError(
@@ -107,7 +121,9 @@ class Tracking:
             with np.load(path, allow_pickle=False) as data:
                 if int(data["format_version"]) != FORMAT_VERSION:
                     raise ValueError(f"format {int(data['format_version'])}")
-                arrays = {f.name: data[f.name] for f in fields(cls)}
+                names = [f.name for f in fields(cls) if f.name not in _OPTIONAL]
+                arrays = {name: data[name] for name in names}
+                arrays |= {name: data[name] for name in _OPTIONAL if name in data}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"Cannot read the tracking {path} ({error}); run `avatar3d capture` again."

@@ -124,7 +124,9 @@ class Refiner:
     def _refine(self, index: int, target: _Target) -> None:
         start = face_parameters(self.tracking, index)
         # Landmarks err the same way for a while, so the frame before knows most of the correction.
-        before = torch.tensor(_CARRY * self.corrections[index - 1]) if index else torch.zeros(12)
+        segments = self.tracking.segments
+        follows = index > 0 and segments[index] == segments[index - 1]
+        before = torch.tensor(_CARRY * self.corrections[index - 1]) if follows else torch.zeros(12)
         change = {n: row.clone() for n, row in zip(_RIGID, before.view(-1, 3), strict=True)}
         change |= {"weights": start.weights.clone(), "gaze": start.gaze.clone()}
         for value in change.values():
