@@ -30,13 +30,14 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """Run every check; each yields as it finishes, and none raises."""
-    parts: tuple[Callable[[], Check], ...] = (
-        _python, _torch, _kernels, _gpu, _capture, _landmark_model, _head_model, _speech, _viewer,
-        _disk,
+    parts: tuple[Callable[[], Check | None], ...] = (
+        _python, _torch, _kernels, _gpu, _gpu_kernels, _gpu_rasterizer, _capture, _landmark_model,
+        _head_model, _speech, _viewer, _disk,
     )  # fmt: skip
     for part in parts:
         try:
-            yield part()
+            if (check := part()) is not None:
+                yield check
         except Exception as error:
             name = part.__name__.strip("_").replace("_", " ")
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -68,16 +69,56 @@ def _kernels() -> Check:
     if not info["native"]:
         remedy = "install a C++ compiler (apt install g++), then avatar3d again"
         return Check("kernels", "limited", f"slow torch reference: {info['reason']}", remedy)
-    detail = f"native {info['simd']}, {info['threads']} threads, {info['compiler']}"
-    return Check("kernels", "good", detail)
+    others = "".join(f", {name}" for name in info["simd_available"][1:])
+    detail = f"every operation native: {info['simd']} (of {info['simd_available'][0]}{others})"
+    return Check(
+        "kernels", "good", f"{detail}, {info['threads']} threads, compiled by {info['compiler']}"
+    )
 
 
 def _gpu() -> Check:
     import torch
 
+    from avatar3d.kernels.cuda import report
+
+    found = report()
+    if found["device"]:
+        driver = f"driver {found['driver'] or 'unknown'}, torch's CUDA {torch.version.cuda}"
+        return Check("gpu", "good", f"{found['device']} ({found['architecture']}), {driver}")
+    detail = f"none used, none needed: everything runs on the CPU ({found['unusable']})"
+    if found["driver"]:
+        remedy = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
+        return Check("gpu", "limited", f"{detail}; there is a driver {found['driver']}", remedy)
+    return Check("gpu", "good", detail)
+
+
+def _gpu_kernels() -> Check | None:
+    """Our own kernels on the GPU."""
+    from avatar3d.kernels.cuda import report
+
+    found = report()
+    if not found["device"]:
+        return None
+    names = "l1_ssim_loss, bind_gaussians, outer_adamw_"
+    if found["unusable"]:
+        detail = f"{names}: torch's operations, slower: {found['unusable']}"
+        return Check("gpu kernels", "limited", detail, "pip install 'avatar3d[gpu]'")
+    compiler = f"NVRTC {found['nvrtc']} through cuda-core {found['cuda_core']}"
+    return Check("gpu kernels", "good", f"{names}: compiled by {compiler}")
+
+
+def _gpu_rasterizer() -> Check | None:
+    import torch
+
+    from avatar3d.kernels import gsplat_backend
+
     if not torch.cuda.is_available():
-        return Check("gpu", "good", "none, none needed: everything runs on the CPU")
-    return Check("gpu", "good", f"{torch.cuda.get_device_name()}, idle: everything runs on the CPU")
+        return None
+    if reason := gsplat_backend.unusable():
+        remedy = "pip install 'avatar3d[gpu]'; it needs a CUDA toolkit (nvcc) for its first use"
+        detail = f"rasterize: by the CPU, with copies: {reason}"
+        return Check("gpu rasterizer", "limited", detail, remedy)
+    return Check("gpu rasterizer", "good", f"rasterize: gsplat {_version('gsplat')}")
 
 
 def _capture() -> Check:

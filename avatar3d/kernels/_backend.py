@@ -124,7 +124,7 @@ def backend_info() -> dict[str, Any]:
 
     Returns:
         native (bool), reason (why not, or ""), simd ("avx512", "avx2", "plain" or ""),
-        simd_available (list, fastest first), threads, compiler.
+        simd_available (list, fastest first), threads, compiler; all of the CPU's kernels.
     """
     module, reason = _load()
     if module is None:

@@ -39,6 +39,9 @@ def load(source: str, device: torch.device) -> Module:
 @cache
 def unusable(index: int) -> str:
     """Why the kernels cannot run on CUDA device `index`, or "" if they can: compiles and loads."""
+    if not torch.cuda.is_available():
+        lacks = "is built without CUDA" if torch.version.cuda is None else "sees no GPU"
+        return f"torch {torch.__version__} {lacks}"
     try:
         for source in SOURCES:
             _load(source, index)
