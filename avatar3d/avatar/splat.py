@@ -150,7 +150,7 @@ class SplatAvatar:
             planar = torch.nn.functional.interpolate(
                 planar[None], size=size, mode="bilinear", antialias=True
             )[0]
-        return planar.contiguous().permute(1, 2, 0)
+        return planar.permute(1, 2, 0).contiguous()
 
 
 def _expression_row(expression: Mapping[str, float] | np.ndarray | None) -> np.ndarray:

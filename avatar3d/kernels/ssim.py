@@ -96,10 +96,17 @@ def _(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, v_loss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, v_loss: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
+    if v_loss is None:
+        return None, None, None, None, None
+    # A pass over the image is saved where the loss is the root or a plain term of it. Subclasses
+    # trace, and on a GPU a look at the number would wait for it.
+    if type(v_loss) is Tensor and v_loss.device.type == "cpu" and v_loss.item() == 1:
+        return gradient, None, None, None, None
     return gradient * v_loss, None, None, None, None
 
 

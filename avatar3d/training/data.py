@@ -49,13 +49,12 @@ class FrameStore:
         self.indices = indices
         self._row = {int(index): row for row, index in enumerate(indices)}
         height, width = subject.info.height, subject.info.width
-        # Plane by plane, which the kernels read fastest.
-        self._images = np.empty((len(indices), 3, height, width), np.uint8)
+        self._images = np.empty((len(indices), height, width, 3), np.uint8)
         self._mattes = np.empty((len(indices), height, width), np.uint8)
         self.background = torch.from_numpy(subject.background.astype(np.float32) / 255)
 
         def read(row: int) -> None:
-            self._images[row] = subject.frame(int(indices[row])).transpose(2, 0, 1)
+            self._images[row] = subject.frame(int(indices[row]))
             self._mattes[row] = subject.matte(int(indices[row]))
 
         with ThreadPoolExecutor(2) as pool:
@@ -63,20 +62,19 @@ class FrameStore:
                 pass
 
     def image(self, index: int) -> Tensor:
-        """(H, W, 3) float in [0, 1], stored plane by plane."""
-        return self._planar(index).permute(1, 2, 0)
+        """(H, W, 3) float in [0, 1]."""
+        return torch.from_numpy(self._images[self._row[int(index)]]).to(torch.float32).div_(255)
 
     def on_flat(self, index: int, color: Tensor) -> Tensor:
         """`image` with the background replaced by a colour (3,)."""
-        planar = torch.lerp(color[:, None, None], self._planar(index), self.matte(index))
-        return planar.permute(1, 2, 0)
+        image, matte = self.image(index), self.matte(index)
+        for channel, value in zip(image.unbind(-1), color, strict=True):
+            torch.lerp(value, channel, matte, out=channel)
+        return image
 
     def matte(self, index: int) -> Tensor:
         """(H, W) float in [0, 1]."""
         return torch.from_numpy(self._mattes[self._row[int(index)]]).to(torch.float32).div_(255)
-
-    def _planar(self, index: int) -> Tensor:
-        return torch.from_numpy(self._images[self._row[int(index)]]).to(torch.float32).div_(255)
 
 
 def region_weights(

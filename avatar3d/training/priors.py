@@ -35,6 +35,7 @@ class Priors:
     def __init__(self, state: SplatState, config: TrainingConfig) -> None:
         self.config = config
         self.neighbours = torch.from_numpy(_neighbours(state).T.copy())  # a row for each choice
+        self.numbers = (self.neighbours[..., None] * 3 + torch.arange(3)).flatten(1)
         reach = np.array([_REACH[name] for name in SplatState.PARTS])[state.part]
         self.inverse_reach = torch.tensor(1 / reach[:, None], dtype=torch.float32)
         on_surface = np.isin(
@@ -50,8 +51,8 @@ class Priors:
     def __call__(self, parameters: SplatParameters, rng: np.random.Generator) -> Tensor:
         """The weighted sum; a different neighbour of every Gaussian each time."""
         p = parameters
-        neighbour = self.neighbours[int(rng.integers(_NEIGHBOURS))]
-        return _Pull.apply(p.color, p.position, p.log_scale, p.opacity, self, neighbour)
+        choice = int(rng.integers(_NEIGHBOURS))
+        return _Pull.apply(p.color, p.position, p.log_scale, p.opacity, self, choice)
 
 
 class _Pull(torch.autograd.Function):
@@ -65,10 +66,10 @@ class _Pull(torch.autograd.Function):
         log_scale: Tensor,
         opacity: Tensor,
         priors: Priors,
-        neighbour: Tensor,
+        choice: int,
     ) -> Tensor:
         config = priors.config
-        different = color - color.index_select(0, neighbour)
+        different = color - color.index_select(0, priors.neighbours[choice])
         moved = (position - priors.anchor) * priors.inverse_reach
         grown = log_scale - priors.log_scale
         faded = (opacity - _SKIN_OPACITY) * priors.skin
@@ -83,7 +84,9 @@ class _Pull(torch.autograd.Function):
             factor = weight / count
             loss += factor * torch.dot(departure.flatten(), departure.flatten())
             gradients.append(departure.mul_(2 * factor))
-        pulled = gradients[0].clone().index_add_(0, neighbour, gradients[0], alpha=-1)
+        pulled = gradients[0].clone()
+        # One index a number: three times as fast as index_add_ of rows.
+        pulled.view(-1).scatter_add_(0, priors.numbers[choice], gradients[0].view(-1).neg())
         ctx.save_for_backward(pulled, gradients[1].mul_(priors.inverse_reach), *gradients[2:])
         return loss
 

@@ -165,7 +165,7 @@ class Refiner:
         size = (self.camera.height, self.camera.width)
         if planar.shape[1:] != size:
             planar = interpolate(planar[None], size=size, mode="area")[0]
-        return planar.contiguous().permute(1, 2, 0)
+        return planar.permute(1, 2, 0).contiguous()
 
 
 def _apply(start: FaceParameters, change: dict[str, Tensor]) -> FaceParameters:
