@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avatar3d import kernels
-from avatar3d.kernels import Attributes, Binding, bind_gaussians
+from avatar3d.kernels import Attributes, Binding, bind_gaussians, reference
 from avatar3d.kernels._backend import Backend
 
 
@@ -187,6 +187,35 @@ def make_scene() -> Callable[..., Scene]:
 def make_rig() -> Callable[..., Rig]:
     """`make_rig(count, bound, blended, basis_size, seed=0)`."""
     return _make_rig
+
+
+def _steady_pixels(scene: Scene) -> Tensor:
+    """Pixels where no Gaussian is within rounding of a threshold (1/255, 0.999, 1e-4)."""
+    if not len(scene.means):
+        return torch.ones(scene.height, scene.width, dtype=torch.bool)
+    s = scene.leaves(torch.float64)
+    with torch.no_grad():
+        centers, covs, depths = reference.project(
+            s.means, s.quats, s.scales, s.viewmat, s.K, s.width, s.height
+        )
+        order = depths.argsort()
+        y, x = torch.meshgrid(
+            torch.arange(s.height) + 0.5, torch.arange(s.width) + 0.5, indexing="ij"
+        )
+        d = torch.stack([x, y], -1).double().reshape(-1, 2) - centers[order][:, None]
+        sigma = 0.5 * (d * (d @ torch.linalg.inv(covs[order]))).sum(-1)
+        alpha = s.opacities[order][:, None] * torch.exp(-sigma) * (depths[order] > 0.01)[:, None]
+        close = ((alpha * 255 - 1).abs() < 1e-4) | ((alpha / 0.999 - 1).abs() < 1e-4)
+        drawn = torch.where(alpha >= 1 / 255, alpha.clamp(max=0.999), 0)
+        transmittance = torch.cumprod(1 - drawn, dim=0)
+        close |= (transmittance * 1e4 - 1).abs() < 1e-3
+    return ~close.any(0).reshape(s.height, s.width)
+
+
+@pytest.fixture(scope="session")
+def steady_pixels() -> Callable[[Scene], Tensor]:
+    """`steady_pixels(scene)`: (H, W), False where rounding may decide about a Gaussian."""
+    return _steady_pixels
 
 
 @pytest.fixture(scope="session")
