@@ -1,191 +1,247 @@
-"""Benchmarks. `python tools/bench.py kernels [--json FILE]` times the native kernels."""
+"""Benchmarks. `python tools/bench.py kernels --json FILE` times every kernel.
+
+Milliseconds are medians of wall-clock times on an otherwise idle machine (10th and 90th percentile
+beside them). `other` is the same in torch (in numpy for meshes), on all threads.
+`FMA` and `memory` compare the operations and bytes that a kernel needs at least with
+what this machine measured at its best; see `benchmarks/cases.py` for the counts.
+"""
 
 import argparse
 import json
+import re
 import statistics
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.cases import Case, Run, all_cases, avatar_cases
+from benchmarks.machine import Peak, describe, measure_peak, use_threads
+from benchmarks.scenes import avatar_face
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from avatar3d import kernels
 
+# A wrong kernel's speed is of no interest. Relative, L2; a threshold crossed by rounding is 1e-4.
+TOLERANCE = 2e-3
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("kernels", help="rasteriser, image losses and binding")
+    command = commands.add_parser("kernels", help="rasterisers, image loss and binding")
     command.add_argument("--json", type=Path, help="also write the figures to this file")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--avatar", type=Path, help="a trained NAME.a3d to draw as well")
+    command.add_argument("--rows", default="", metavar="PATTERN", help="regular expression")
+    command.add_argument("--quick", action="store_true", help="a few rows, under 20 s")
     command.add_argument("--threads", type=int, default=kernels.get_num_threads())
-    command.add_argument("--seconds", type=float, default=1.0, help="time spent on each row")
+    command.add_argument("--seconds", type=float, default=0.3, help="spent on each figure")
     command.add_argument("--simd", help="avx512, avx2 or plain; the fastest by default")
     command.add_argument("--no-reference", action="store_true", help="skip the slow torch twins")
-    arguments = parser.parse_args()
-    bench_kernels(arguments)
+    bench_kernels(parser.parse_args())
 
 
-def bench_kernels(arguments: argparse.Namespace) -> None:
-    """Median, 10th and 90th percentile of each kernel, and the ratio to its torch reference."""
-    kernels.set_num_threads(arguments.threads)
-    if arguments.simd:
+def bench_kernels(options: argparse.Namespace) -> None:
+    """Time the chosen cases, print a table of each kind and write the JSON file."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("bench: torch sees no CUDA device here; leave --device out for the CPU.")
+    if options.simd:
         from avatar3d.kernels._backend import native
 
-        native().set_simd(arguments.simd)
-    info = kernels.backend_info()
-    rows = []
-    cases: list[tuple[str, Callable[[str], Callable[[], Any]], bool]] = []
-    for size in (256, 512):
-        for count in (10_000, 20_000, 40_000):
-            scene = head_scene(count, size)
-            label = f"{count // 1000}k {size}x{size}"
-            with_reference = count == 20_000
-            cases.append((f"rasterize forward {label}", forward_of(scene, size), with_reference))
-            cases.append((f"rasterize fwd+bwd {label}", training_of(scene, size), with_reference))
-        cases.append((f"L1+SSIM fwd+bwd {size}x{size}", loss_of(size), True))
-    cases.append(("bind 25k forward", binding_of(25_000, 16, backward=False), True))
-    cases.append(("bind 25k fwd+bwd", binding_of(25_000, 16, backward=True), True))
-    for name, make, with_reference in cases:
-        row: dict[str, Any] = {"name": name, **percentiles(make("native"), arguments.seconds)}
-        if with_reference and not arguments.no_reference:
-            row["reference_ms"] = percentiles(make("reference"), 0.0)["median_ms"]
-            row["speedup"] = row["reference_ms"] / row["median_ms"]
-        rows.append(row)
-    show(rows, f"{info['simd']}, {info['threads']} threads, {info['compiler']}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": info, "rows": rows}, indent=1) + "\n")
+        native().set_simd(options.simd)
+    # one thread first, so that the last setting is that of the references
+    counts = [options.threads] if options.device == "cuda" else sorted({1, options.threads})
+    peaks: dict[int, Peak] = {}
+    for threads in counts:
+        use_threads(threads)
+        peaks[threads] = measure_peak(options.device)
+    machine = describe(options.device, peaks)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(_title(machine, peaks), highlight=False, soft_wrap=True)
+    rows: list[dict[str, Any]] = []
+    for kind, cases in _by_kind(options):
+        measured = [_measure(case, options, counts, peaks) for case in cases]
+        console.print(_table(kind, measured, counts))
+        rows += measured
+        for row in measured:
+            if "skipped" in row:
+                console.print(f"  {row['name']}: skipped, {row['skipped']}", highlight=False)
+    _print_notes(console, rows)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        print(f"written to {options.json}")
 
 
-def head_scene(count: int, size: int) -> list[Tensor]:
-    """A head-like shell of flat Gaussians before the camera: about 30 blended per covered pixel."""
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
-    means = direction * torch.tensor([0.105, 0.14, 0.11]) + torch.tensor([0.0, 0.0, 0.8])
-    # wxyz that turns z onto the shell's normal, so that the thin axis points outwards
-    quats = torch.cat(
-        [1 + direction[:, 2:], -direction[:, 1:2], direction[:, :1], 0 * direction[:, :1]], dim=-1
-    )
-    spread = 0.0019 * (20_000 / count) ** 0.5
-    scales = spread * torch.exp(0.4 * torch.randn(count, 3, generator=generator))
-    scales[:, 2] *= 0.2
-    opacities = torch.sigmoid(1.0 + 1.5 * torch.randn(count, generator=generator))
-    colors = torch.rand(count, 3, generator=generator)
-    K = torch.tensor([[2.4 * size, 0, size / 2], [0, 2.4 * size, size / 2], [0, 0, 1.0]])
-    return [means, quats, scales, opacities, colors, torch.eye(4), K]
+def _by_kind(options: argparse.Namespace) -> list[tuple[str, list[Case]]]:
+    cases = list(all_cases())
+    path = options.avatar or _newest_avatar()
+    if path is not None:
+        cases += avatar_cases(avatar_face(path))
+    elif options.device == "cpu":
+        print("no trained avatar: name one with --avatar, or make one with tools/demo.sh.")
+    kinds: dict[str, list[Case]] = {}
+    for case in cases:
+        if re.search(options.rows, case.name) and (case.quick or not options.quick):
+            kinds.setdefault(case.name.split()[0], []).append(case)
+    return list(kinds.items())
 
 
-def forward_of(scene: list[Tensor], size: int) -> Callable[[str], Callable[[], Any]]:
-    def make(backend: str) -> Callable[[], Any]:
-        @torch.no_grad()
-        def run() -> None:
-            kernels.rasterize(*scene, size, size, backend=backend)
-
-        return run
-
-    return make
+def _newest_avatar() -> Path | None:
+    """What tools/demo.sh left, if anything."""
+    found = (Path(__file__).resolve().parents[1] / "demo").glob("*.a3d")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def training_of(scene: list[Tensor], size: int) -> Callable[[str], Callable[[], Any]]:
-    leaves = [t.clone().requires_grad_() for t in scene[:5]]
-    generator = torch.Generator().manual_seed(1)
-    gradient = torch.randn(size, size, 3, generator=generator)
-    background = torch.rand(size, size, 3, generator=generator)
-
-    def make(backend: str) -> Callable[[], Any]:
-        def run() -> None:
-            image, _ = kernels.rasterize(
-                *leaves, *scene[5:], size, size, background, backend=backend
-            )
-            torch.autograd.grad(image, leaves, gradient)
-
-        return run
-
-    return make
-
-
-def loss_of(size: int) -> Callable[[str], Callable[[], Any]]:
-    generator = torch.Generator().manual_seed(2)
-    image = torch.rand(size, size, 3, generator=generator).requires_grad_()
-    target = torch.rand(size, size, 3, generator=generator)
-    weight = torch.rand(size, size, generator=generator)
-
-    def make(backend: str) -> Callable[[], Any]:
-        def run() -> None:
-            loss = kernels.l1_ssim_loss(image, target, weight, backend=backend)
-            torch.autograd.grad(loss, image)
-
-        return run
-
-    return make
-
-
-def binding_of(count: int, basis: int, backward: bool) -> Callable[[str], Callable[[], Any]]:
-    """Gaussians on a head mesh with blendshapes, all learned."""
-    generator = torch.Generator().manual_seed(3)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).requires_grad_(backward)
-
-    bound, vertices = count * 3 // 4, 9000
-    corners = torch.randint(0, vertices, (bound, 3), generator=generator, dtype=torch.int32)
-    shares = torch.rand(count, generator=generator)
-    binding = kernels.Binding(corners, torch.full((bound, 3), 1 / 3), shares)
-    attributes = kernels.Attributes(
-        normal(count, 3), normal(count, 4), normal(count, 3), normal(count), normal(count, 3),
-        basis=normal(bound, 10, basis),
-    )  # fmt: skip
-    mesh = torch.randn(vertices, 3, generator=generator)
-    weights, pose = normal(basis), torch.eye(4)
-    a = attributes
-    leaves = [a.position, a.quat, a.log_scale, a.opacity, a.color, a.basis, weights]
-
-    def make(backend: str) -> Callable[[], Any]:
-        def run() -> None:
-            out = kernels.bind_gaussians(
-                binding, attributes, mesh, pose, pose, weights, backend=backend
-            )
-            if backward:
-                torch.autograd.grad(out, leaves, [torch.ones_like(v) for v in out])
-
-        return run
-
-    return make
+def _measure(
+    case: Case, options: argparse.Namespace, counts: list[int], peaks: dict[int, Peak]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": case.name}
+    if case.cpu_only and options.device == "cuda":
+        return row | {"skipped": "it runs on the CPU only"}
+    try:
+        run = case.make(options.device)
+        run()
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+        if options.device == "cpu":
+            raise
+        return row | {"skipped": str(error).splitlines()[0]}
+    row["ms"] = {}
+    for threads in counts:
+        use_threads(threads)
+        row["ms"][str(threads)] = _percentiles(run, options.seconds, options.device)
+    best = row["ms"][str(counts[-1])]["median"]
+    if len(counts) > 1:
+        row["scaling"] = row["ms"][str(counts[0])]["median"] / best
+    if case.scene is not None:
+        counted = case.scene().counts
+        row["scene"] = {
+            "gaussians": len(case.scene()),
+            "pairs": counted.pairs,
+            "pairs_per_covered_pixel": counted.pairs / max(1, counted.covered),
+            "covered": counted.covered / counted.pixels,
+        }
+    if case.work is not None:
+        row["flops"], row["bytes"] = case.work()
+        peak, seconds = peaks[counts[-1]], best / 1000
+        row["of_fma_peak"] = row["flops"] / seconds / peak.flops
+        row["of_memory_peak"] = row["bytes"] / seconds / peak.bytes
+    _compare(case, run, row, options)
+    return row
 
 
-def percentiles(run: Callable[[], Any], seconds: float) -> dict[str, float]:
-    """Milliseconds of `run`, called for about `seconds` and at least once after a warm-up."""
-    if seconds > 0:
-        for _ in range(3):
-            run()
-    times: list[float] = []
-    begin = time.perf_counter()
-    while not times or time.perf_counter() - begin < seconds:
+def _compare(case: Case, run: Run, row: dict[str, Any], options: argparse.Namespace) -> None:
+    """The same in other ways, which must agree: milliseconds, and how much slower they are."""
+    row["others"] = {}
+    for name, make in case.others.items():
+        if name == "gsplat" and options.device == "cpu":
+            continue  # it has no CPU kernels
+        if name != "gsplat" and options.no_reference:
+            continue
+        try:
+            other = make(options.device)
+            expected = other()
+        except (ImportError, RuntimeError) as error:
+            row["others"][name] = {"skipped": str(error).splitlines()[0]}
+            continue
+        found = run() if case.compare else ()
+        pairs = zip(found, expected if case.compare else (), strict=True)
+        difference = max((_relative(a, b) for a, b in pairs), default=None)
+        if difference is not None and not difference < TOLERANCE:
+            sys.exit(f"bench: {case.name} differs from {name} by {difference:.1e}; not timed.")
+        median = _percentiles(other, options.seconds, options.device, least=3)["median"]
+        best = row["ms"][str(options.threads)]["median"]
+        row["others"][name] = {
+            "ms": median, "ratio": median / best, "relative_difference": difference,
+        }  # fmt: skip
+
+
+def _relative(value: torch.Tensor, truth: torch.Tensor) -> float:
+    truth = truth.detach().double()
+    difference = torch.linalg.vector_norm(value.detach().double() - truth)
+    return float(difference / torch.linalg.vector_norm(truth).clamp(min=1e-12))
+
+
+def _percentiles(run: Run, seconds: float, device: str, least: int = 5) -> dict[str, float]:
+    """Milliseconds of `run`, called for about `seconds` after a warm-up."""
+
+    def once() -> float:
         start = time.perf_counter()
         run()
-        times.append(1000 * (time.perf_counter() - start))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - start)
+
+    if once() < 200:
+        once()
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < least or time.perf_counter() - begin < seconds:
+        times.append(once())
     times.sort()
     return {
-        "median_ms": statistics.median(times),
-        "p10_ms": times[len(times) // 10],
-        "p90_ms": times[len(times) * 9 // 10],
+        "median": statistics.median(times),
+        "p10": times[len(times) // 10],
+        "p90": times[len(times) * 9 // 10],
+        "calls": len(times),
     }
 
 
-def show(rows: list[dict[str, Any]], title: str) -> None:
-    table = Table(title=f"{title}; milliseconds")
-    table.add_column("kernel", no_wrap=True)
-    for column in ("median", "p10", "p90", "torch", "ratio"):
-        table.add_column(column, justify="right")
+def _title(machine: dict[str, Any], peaks: dict[int, Peak]) -> str:
+    info = machine["kernels"]
+    lines = [machine.get("gpu") or f"{machine['processor']}, {info['simd']}, {info['compiler']}"]
+    lines += [
+        f"{threads} thread{'s' * (threads > 1)}: {peak.flops / 1e9:.0f} GFLOP/s "
+        f"({peak.flops_by}), {peak.bytes / 1e9:.0f} GB/s (copy)"
+        for threads, peak in peaks.items()
+    ]
+    return "\n".join(lines)
+
+
+def _table(kind: str, rows: list[dict[str, Any]], counts: list[int]) -> Table:
+    table = Table(title=f"\n{kind}, milliseconds", box=None, pad_edge=False, title_justify="left")
+    table.add_column("", no_wrap=True)
+    heads = [f"{threads} thr" for threads in counts]
+    for head in (*heads, "p10-p90", "scaling", "other", "ratio", "FMA", "memory"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
-        reference = f"{row['reference_ms']:.0f}" if "reference_ms" in row else ""
-        speedup = f"{row['speedup']:.0f}x" if "speedup" in row else ""
-        values = [f"{row[k]:.2f}" for k in ("median_ms", "p10_ms", "p90_ms")]
-        table.add_row(row["name"], *values, reference, speedup)
-    Console().print(table)
+        if "skipped" in row:
+            continue
+        all_threads = row["ms"][str(counts[-1])]
+        cells = [f"{row['ms'][str(n)]['median']:.2f}" for n in counts]
+        cells.append(f"{all_threads['p10']:.2f}-{all_threads['p90']:.2f}")
+        cells.append(f"{row['scaling']:.2f}x" if "scaling" in row else "")
+        timed = {name: o for name, o in row["others"].items() if "ms" in o}
+        name = next((n for n in ("torch", "numpy", "gsplat") if n in timed), None)
+        cells.append(f"{timed[name]['ms']:.3g}" if name else "")
+        cells.append(f"{timed[name]['ratio']:.3g}x" if name else "")
+        for share in ("of_fma_peak", "of_memory_peak"):
+            cells.append(f"{row[share]:.0%}" if row.get(share) else "")
+        table.add_row(row["name"].removeprefix(kind).strip(), *cells)
+    return table
+
+
+def _print_notes(console: Console, rows: list[dict[str, Any]]) -> None:
+    """What does not fit the tables: the scenes, and the further comparisons."""
+    seen = set()
+    for row in rows:
+        label = row["name"].rsplit(" ", 1)[0]
+        if (scene := row.get("scene")) and label not in seen:
+            seen.add(label)
+            console.print(
+                f"{label}: {scene['pairs'] / 1e6:.2f} M pairs blended, "
+                f"{scene['pairs_per_covered_pixel']:.1f} per covered pixel, "
+                f"{scene['covered']:.0%} of the picture covered",
+                highlight=False,
+            )
+    for row in rows:
+        for name, other in row.get("others", {}).items():
+            text = other.get("skipped") or f"{other['ms']:.2f} ms, {other['ratio']:.2f}x"
+            console.print(f"{row['name']}, {name}: {text}", highlight=False)
 
 
 if __name__ == "__main__":
