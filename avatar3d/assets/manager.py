@@ -3,7 +3,6 @@
 import difflib
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from avatar3d.assets.manifest import Asset, manifest
 from avatar3d.assets.sources import download, extract, matches
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
+from avatar3d.io.cache import cache_folder
 from avatar3d.progress import say
 
 __all__ = [
@@ -113,19 +113,6 @@ def list_assets() -> list[AssetStatus]:
             state = "import" if asset.source.kind == "import" else "missing"
         rows.append(AssetStatus(asset.name, state, asset.size, asset.licence, asset.purpose, path))
     return rows
-
-
-def cache_folder() -> Path:
-    """AVATAR3D_CACHE, or the platform's folder for caches."""
-    chosen = os.environ.get("AVATAR3D_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-        return base / "avatar3d" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "avatar3d"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avatar3d"
 
 
 def _find(name: str) -> Asset:

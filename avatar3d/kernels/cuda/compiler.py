@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from avatar3d.errors import UserError
+from avatar3d.io.atomic import atomic_write
+from avatar3d.io.cache import cache_folder
 
 __all__ = ["SOURCES", "build", "compile_source", "nvrtc_version", "source_folder"]
 
@@ -72,9 +74,6 @@ def build(source: str, arch: str) -> bytes:
     Raises:
         As `compile_source`. A cache that cannot be written is no error, only slower next time.
     """
-    from avatar3d.assets import cache_folder
-    from avatar3d.io.atomic import atomic_write
-
     path = cache_folder() / "cubins" / f"{Path(source).stem}-{arch}-{_key(source, arch)}.bin"
     try:
         stored = path.read_bytes()
