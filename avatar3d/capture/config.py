@@ -28,7 +28,8 @@ class CaptureConfig:
     """Seconds of the video to use; null uses all of it."""
 
     head_model: str = "anny"
-    """Head model to fit: anny, ict or the path of an .npz."""
+    """Head model to fit: anny, ict or the path of a model: the folder FaceXModel of ICT-FaceKit,
+    gnm_head.npz of Google's GNM, generic_model.pkl of FLAME 2020 or 2023, or a saved .npz."""
 
     detector: str = "auto"
     """Landmark models: tasks (the face_landmarker bundle), solutions (inside the mediapipe 0.10.21

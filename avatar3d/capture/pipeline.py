@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from avatar3d.capture.config import CaptureConfig
+from avatar3d.capture.embedding import detected_embedding
 from avatar3d.capture.stages import STAGES, landmark_models
 from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, run_stages, stage_keys
 from avatar3d.errors import UserError
@@ -71,7 +72,7 @@ def build_subject(
     start = time.monotonic()
     _check_output(output)
     models = landmark_models(config)
-    head = head or load_head(config.head_model)
+    head = head or load_head(config.head_model, detected_embedding(config))
     keys = stage_keys(stages, sha256, config, head, models)
     if _finished(output, keys):
         say(f"{output} is up to date.")

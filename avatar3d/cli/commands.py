@@ -118,6 +118,36 @@ def synth(
     print(output)
 
 
+@app.command("head")
+def show_head(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="anny, ict, or a path: ICT-FaceKit's folder FaceXModel, GNM's gnm_head.npz, "
+            "FLAME's generic_model.pkl."
+        ),
+    ] = "anny",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Picture of all expressions, .png.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of one face.")] = 220,
+) -> None:
+    """Get a head model ready, describe it, and draw all its expressions."""
+    from avatar3d.capture import CaptureConfig
+    from avatar3d.capture.embedding import detected_embedding
+    from avatar3d.head import gallery, load_head
+    from avatar3d.io.images import write_image
+
+    head = load_head(model, detected_embedding(CaptureConfig()))
+    print(
+        f"{head.name}: {len(head.template)} vertices, {len(head.faces)} triangles, "
+        f"{len(head.identity)} identity modes, 52 ARKit rows and {head.residual_count} more"
+    )
+    if output is not None:
+        write_image(output, gallery(head, size))
+        print(output)
+
+
 @app.command()
 def train(
     subject: Annotated[Path, typer.Argument(help="Subject folder that capture wrote.")],

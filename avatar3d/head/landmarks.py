@@ -7,7 +7,8 @@ import numpy as np
 
 __all__ = [
     "BROWS", "EYE_LEFT", "EYE_RIGHT", "FACE_OVAL", "IRIS_LEFT", "IRIS_RIGHT", "LANDMARK_COUNT",
-    "LIPS", "LIPS_INNER", "LIPS_OUTER", "LOWER_LIP_MID", "MOUTH_CORNERS", "UPPER_LIP_MID",
+    "LIPS", "LIPS_INNER", "LIPS_OUTER", "LOWER_LIP_MID", "MOUTH_CORNERS", "SLITS",
+    "UPPER_LIP_MID",
     "eye_aperture", "inter_ocular", "lip_gap", "lip_width",
 ]  # fmt: skip
 
@@ -30,6 +31,15 @@ FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
+SLITS: dict[str, tuple[int, int, tuple[int, ...], tuple[int, ...]]] = {
+    "Left": (362, 263, (398, 384, 385, 386, 387, 388, 466), (382, 381, 380, 374, 373, 390, 249)),
+    "Right": (33, 133, (246, 161, 160, 159, 158, 157, 173), (7, 163, 144, 145, 153, 154, 155)),
+    "Lips": (
+        78, 308, (191, 80, 81, 82, 13, 312, 311, 310, 415),
+        (95, 88, 178, 87, 14, 317, 402, 318, 324),
+    ),
+}  # fmt: skip
+"""Edges of eyes and mouth: corner at small x, corner at large x, upper and lower edge between."""
 UPPER_LIP_MID, LOWER_LIP_MID = 13, 14
 MOUTH_CORNERS = (78, 308)
 

@@ -1,15 +1,19 @@
 """ICT-FaceKit (MIT licence, https://github.com/ICT-VGL/ICT-FaceKit) as a `HeadModel`."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from avatar3d.errors import UserError
+from avatar3d.head.anny.landmarks import Embedding
 from avatar3d.head.arkit import ARKIT_52
+from avatar3d.head.landmarks import LANDMARK_COUNT
 from avatar3d.head.model import PARTS, HeadModel
 
-__all__ = ["from_npz"]
+__all__ = ["from_folder", "from_npz"]
 
 _CM = 0.01
 # Transparent helper surfaces, which an opaque renderer would paint over the eye, and the iris
@@ -49,6 +53,49 @@ def from_npz(path: str | Path, landmarks_npz: str | Path | None = None) -> HeadM
         raise UserError(
             f"{path} or {landmarks_npz} is not an ICT-FaceKit head as arrays ({error}); "
             "convert the published model again."
+        ) from error
+
+
+def from_folder(folder: str | Path, embed: Callable[[HeadModel], Embedding]) -> HeadModel:
+    """Build the head from the published folder `FaceXModel`, as `from_npz` does from arrays.
+
+    Args:
+        folder: with `generic_neutral_mesh.obj`, `vertex_indices.json`, one .obj for each expression
+            and `identity000.obj` and on, all of the same 26,719 vertices.
+        embed: finds the landmarks, which the folder does not have.
+
+    Raises:
+        UserError: a file is missing or is not what it should be.
+    """
+    from avatar3d.head.sources.ict_files import read_folder
+
+    folder = Path(folder)
+    try:
+        data = read_folder(folder)
+        nowhere = {
+            "face": np.zeros(LANDMARK_COUNT, int),
+            "bary": np.full((LANDMARK_COUNT, 3), 1 / 3, np.float32),
+            "spread_cm": np.ones(LANDMARK_COUNT, np.float32),
+        }
+        blank = _build(data, nowhere)
+        marks = embed(blank)
+        found = replace(
+            blank,
+            landmark_faces=marks.faces.astype(np.int32),
+            landmark_bary=marks.bary.astype(np.float32),
+            landmark_sigma=marks.sigma.astype(np.float32),
+        )
+        outline = found.landmarks_of(found.template)[list(_OUTER_LIPS), :2]
+        face = found.part == PARTS.index("face")
+        part = found.part.copy()
+        inside = np.flatnonzero(face)
+        front = inside[found.template[inside, 2] > found.eye_centers[0, 2] - 0.02]
+        part[front[_inside(found.template[front, :2], outline)]] = PARTS.index("lips")
+        return replace(found, part=part)
+    except (OSError, KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"{folder} is not the FaceXModel folder of ICT-FaceKit ({error}); give the folder with "
+            "generic_neutral_mesh.obj."
         ) from error
 
 
