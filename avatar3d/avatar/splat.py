@@ -16,12 +16,15 @@ from avatar3d.avatar.torso import predict_torso
 from avatar3d.errors import UserError
 from avatar3d.geometry import Camera, yaw_pitch_roll
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
+from avatar3d.kernels import encode_pixels, torch_on_one_thread
 from avatar3d.motion.motion import Motion
 
 if TYPE_CHECKING:
     from avatar3d.motion.audio_driver import AudioDriver
 
 __all__ = ["SplatAvatar"]
+
+_FRAMES_TOGETHER = 16  # whose vertices are made in one matrix product
 
 
 @dataclass
@@ -75,10 +78,10 @@ class SplatAvatar:
         (face,) = self._faces(motion)
         image, alpha = self._rasterize(face, camera or self.camera, self._plate(None, camera))
         if not transparent:
-            return _to_bytes(image)
+            return encode_pixels(image).numpy()
         black, alpha = self._rasterize(face, camera or self.camera, torch.zeros(3))
         straight = black / alpha.clamp_min(1e-6)[..., None]
-        return _to_bytes(torch.cat([straight, alpha[..., None]], -1))
+        return encode_pixels(torch.cat([straight, alpha[..., None]], -1)).numpy()
 
     def render_motion(
         self, motion: Motion, camera: Camera | None = None, background: np.ndarray | None = None
@@ -91,9 +94,10 @@ class SplatAvatar:
             background: (H, W, 3) uint8 instead of the clip's own plate.
         """
         plate = self._plate(background, camera)
-        for face in self._faces(motion):
-            image, _ = self._rasterize(face, camera or self.camera, plate)
-            yield _to_bytes(image)
+        with torch_on_one_thread():
+            for face in self._faces(motion):
+                image, _ = self._rasterize(face, camera or self.camera, plate)
+                yield encode_pixels(image).numpy()
 
     def save(self, path: str | Path) -> None:
         """Write the avatar to `NAME.a3d`; see `avatar3d.avatar.file`."""
@@ -124,13 +128,14 @@ class SplatAvatar:
             torso = predict_torso(head, self.state.torso_map, self.state.torso_limit, motion.fps)
         gaze = motion.gaze if motion.gaze is not None else np.zeros((count, 2, 2), np.float32)
         T_camera_rest = np.asarray(self.state.T_camera_rest)
-        for i in range(count):
-            yield FaceParameters(
-                weights=torch.from_numpy(weights[i]),
-                gaze=torch.from_numpy(gaze[i]),
-                T_camera_head=torch.from_numpy((T_camera_rest @ head[i]).astype(np.float32)),
-                T_camera_torso=torch.from_numpy((T_camera_rest @ torso[i]).astype(np.float32)),
-            )
+        tracks = [
+            torch.tensor(np.asarray(track), dtype=torch.float32)
+            for track in (weights, gaze, T_camera_rest @ head, T_camera_rest @ torso)
+        ]
+        for first in range(0, count, _FRAMES_TOGETHER):
+            some = [track[first : first + _FRAMES_TOGETHER] for track in tracks]
+            for face in zip(*some, self._rig.head_vertices(some[0], some[1]), strict=True):
+                yield FaceParameters(*face)
 
     @torch.no_grad()
     def _rasterize(
@@ -170,7 +175,3 @@ def _expression_row(expression: Mapping[str, float] | np.ndarray | None) -> np.n
     if values.shape != row.shape:
         raise UserError(f"An expression has 52 ARKit weights, got an array {values.shape}.")
     return values
-
-
-def _to_bytes(image: Tensor) -> np.ndarray:
-    return image.clamp(0, 1).mul(255).round_().to(torch.uint8).contiguous().numpy()

@@ -18,6 +18,7 @@ from avatar3d.kernels.binding import (
     bind_gaussians,
 )
 from avatar3d.kernels.mesh import rasterize_mesh
+from avatar3d.kernels.pixels import decode_pixels, encode_pixels
 from avatar3d.kernels.rasterizer import RasterStats, rasterize
 from avatar3d.kernels.ssim import l1_ssim_loss, ssim
 
@@ -29,6 +30,8 @@ __all__ = [
     "RasterStats",
     "backend_info",
     "bind_gaussians",
+    "decode_pixels",
+    "encode_pixels",
     "get_num_threads",
     "l1_ssim_loss",
     "outer_adamw_",

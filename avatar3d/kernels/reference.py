@@ -14,6 +14,8 @@ from avatar3d.geometry import matrix_to_quaternion, quaternion_multiply
 
 __all__ = [
     "bind",
+    "decode_pixels",
+    "encode_pixels",
     "l1_ssim_loss",
     "outer_adamw",
     "project",
@@ -247,6 +249,19 @@ def bind(
     on_mesh_quat = quaternion_multiply(matrix_to_quaternion(frames), quat[:n])
     quats = quaternion_multiply(carrier, torch.cat([on_mesh_quat, quat[n:]]))
     return means, quats, log_scale.exp(), opacity.sigmoid(), color
+
+
+def decode_pixels(image: Tensor, matte: Tensor | None, color: Tensor | None) -> Tensor:
+    """(H, W, 3) floats; see `avatar3d.kernels.decode_pixels`."""
+    values = image.float() / 255
+    if matte is None or color is None:
+        return values
+    return torch.lerp(color.expand_as(values), values, matte.float()[..., None] / 255)
+
+
+def encode_pixels(image: Tensor) -> Tensor:
+    """uint8; see `avatar3d.kernels.encode_pixels`."""
+    return (image.nan_to_num(0, 1, 0).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def outer_adamw(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from avatar3d.errors import UserError
 from avatar3d.head.landmarks import EYE_LEFT, EYE_RIGHT, LIPS
+from avatar3d.kernels import decode_pixels
 from avatar3d.progress import track
 from avatar3d.subject import Subject, Tracking
 
@@ -63,14 +64,13 @@ class FrameStore:
 
     def image(self, index: int) -> Tensor:
         """(H, W, 3) float in [0, 1]."""
-        return torch.from_numpy(self._images[self._row[int(index)]]).to(torch.float32).div_(255)
+        return decode_pixels(torch.from_numpy(self._images[self._row[int(index)]]))
 
     def on_flat(self, index: int, color: Tensor) -> Tensor:
         """`image` with the background replaced by a colour (3,)."""
-        image, matte = self.image(index), self.matte(index)
-        for channel, value in zip(image.unbind(-1), color, strict=True):
-            torch.lerp(value, channel, matte, out=channel)
-        return image
+        row = self._row[int(index)]
+        image, matte = torch.from_numpy(self._images[row]), torch.from_numpy(self._mattes[row])
+        return decode_pixels(image, matte, color)
 
     def matte(self, index: int) -> Tensor:
         """(H, W) float in [0, 1]."""

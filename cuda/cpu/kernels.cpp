@@ -7,6 +7,7 @@
 #include "bind.h"
 #include "mesh.h"
 #include "peak.h"
+#include "pixels.h"
 #include "raster_backward.h"
 #include "ssim_loss.h"
 
@@ -26,7 +27,7 @@ namespace avatar3d {
 const Kernels* A3D_TABLE() {
   static const Kernels table = {A3D_NAME,       rasterize, rasterize_backward, l1_ssim,
                                 rasterize_mesh, bind,      bind_backward,      outer_adamw,
-                                spin_fma};
+                                decode_pixels,  encode_pixels, spin_fma};
   return &table;
 }
 

@@ -140,6 +140,13 @@ struct OuterAdamW {
 
 constexpr int kLargestOuterSize = 2048;  // of K
 
+struct PixelInput {
+  int width, height;
+  const uint8_t* bytes;  // (H, W, 3)
+  const uint8_t* matte;  // (H, W), or null
+  const float* color;    // (3,), behind the matte
+};
+
 struct Kernels {
   const char* name;
   void (*rasterize)(const RasterInput&, const RasterOutput&, RasterState&, int threads);
@@ -150,6 +157,8 @@ struct Kernels {
   void (*bind)(const BindInput&, const BindOutput&, int threads);
   void (*bind_backward)(const BindInput&, const BindGradient&, Buffer& scratch, int threads);
   void (*outer_adamw)(const OuterAdamW&, int threads);
+  void (*decode_pixels)(const PixelInput&, float* out, int threads);
+  void (*encode_pixels)(const float* values, int64_t count, uint8_t* bytes, int threads);
   // for benchmarks; sink holds one float a thread; returns the floating-point operations done
   double (*spin_fma)(int rounds, int threads, float* sink);
 };

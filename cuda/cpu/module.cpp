@@ -371,6 +371,32 @@ double fma_rate() {
   return done / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+using BytesIn = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using BytesOut = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
+
+void decode_pixels(BytesIn bytes, std::optional<BytesIn> matte, std::optional<FloatIn> color,
+                   FloatOut out) {
+  if (bytes.ndim() != 3 || bytes.shape(2) != 3 || bytes.shape(0) > 65536 * 16 ||
+      bytes.shape(1) > 65536 * 16)
+    throw std::invalid_argument("bytes must be (H, W, 3)");
+  const size_t pixels = bytes.shape(0) * bytes.shape(1);
+  if (!matte != !color) throw std::invalid_argument("matte and color belong together");
+  if (matte) expect(*matte, pixels, "matte");
+  if (color) expect(*color, 3, "color");
+  expect(out, 3 * pixels, "out");
+  const PixelInput in = {(int)bytes.shape(1), (int)bytes.shape(0), bytes.data(),
+                         matte ? matte->data() : nullptr, color ? color->data() : nullptr};
+  nb::gil_scoped_release unlocked;
+  settings().kernels->decode_pixels(in, out.data(), settings().threads);
+}
+
+void encode_pixels(FloatIn values, BytesOut bytes) {
+  expect(bytes, values.size(), "bytes");
+  nb::gil_scoped_release unlocked;
+  settings().kernels->encode_pixels(values.data(), (int64_t)values.size(), bytes.data(),
+                                    settings().threads);
+}
+
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;
   for (const Kernels* k : available_kernels()) names.push_back(k->name);
@@ -440,6 +466,8 @@ NB_MODULE(_native, m) {
         nb::arg(), none(), none(), none(), none(), none(), none(), none(), none(), none(), none(),
         none());
   m.def("outer_adamw", &outer_adamw);
+  m.def("decode_pixels", &decode_pixels, nb::arg(), none(), none(), nb::arg());
+  m.def("encode_pixels", &encode_pixels);
   m.def("fma_rate", &fma_rate);
   m.def("simd_levels", &simd_levels);
   m.def("simd", [] { return std::string(settings().kernels->name); });
