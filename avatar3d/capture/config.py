@@ -46,8 +46,8 @@ class CaptureConfig:
     identity_frames: int = 120
     """Frames, spread over the clip, that the shape of the face is fitted to."""
 
-    iterations: int = 300
-    """Optimiser steps of each fit."""
+    iterations: int = 16
+    """Most steps of each fit; it ends earlier once nothing changes any more."""
 
     chunk: int = 256
     """Frames fitted at a time; bounds memory and the work lost when interrupted."""
@@ -75,7 +75,7 @@ class CaptureConfig:
             "start": (0, 1e6),
             "focal": (0.3, 20),
             "identity_frames": (10, 2000),
-            "iterations": (1, 10000),
+            "iterations": (2, 1000),
             "chunk": (32, 4096),
             "workers": (0, 256),
         }

@@ -1,17 +1,17 @@
 """Fits the head model to landmarks: one face shape, and pose, expression and gaze per frame.
 
 The objective is Charbonnier-robust in percent of the inter-ocular distance. Time enters only
-through second differences, which have no lag. Optimised by Adam in two phases: everything, then
+through second differences, which have no lag. Gauss-Newton in two phases: everything, then
 expression and gaze at a fixed pose with more weight on lips, eyes and brows.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from avatar3d.capture.gauss_newton import Blocks, Coupling, bounded_step
 from avatar3d.geometry import rotation_from_vector
 from avatar3d.head import HeadModel
 from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS, inter_ocular
@@ -19,23 +19,29 @@ from avatar3d.head.model import PARTS
 
 __all__ = ["FaceFit", "FaceShape", "LandmarkModel", "fit_frames", "fit_shape"]
 
-PHASE_SPLIT = 0.7
+PHASE_SHARE = 0.6
+SOLVER_STEPS = 12
+SETTLED = 1e-3
 CHARBONNIER = 0.25
 SIGMA_FLOOR, MIN_WEIGHT = 0.002, 0.3
 LAMBDA_IDENTITY = 2e-3
 LAMBDA_OFFSET = 30.0
-LAMBDA_EXPRESSION_L2, LAMBDA_EXPRESSION_L1 = 2e-2, 2e-3
+LAMBDA_EXPRESSION_L2, LAMBDA_EXPRESSION_L1 = 1e-2, 2e-3
 RESIDUAL_FACTOR = 4.0
 LAMBDA_EXPRESSION_MEAN = 0.3
 SMOOTH_EXPRESSION, SMOOTH_ROTATION, SMOOTH_DEPTH, SMOOTH_SHIFT = 0.2, 1e3, 1e3, 1e2
 LAMBDA_GAZE, LAMBDA_VERGENCE = 0.01, 0.02
-LID_GAP_WEIGHT, LIP_GAP_WEIGHT = 0.4, 0.15
+LID_GAP_WEIGHT, LIP_GAP_WEIGHT = 1.0, 0.3
 
 LID_PAIRS = (
     (386, 374), (385, 380), (387, 373), (384, 381), (388, 390),
     (159, 145), (158, 153), (160, 144), (157, 154), (161, 163),
 )  # fmt: skip
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318))
+_RIGID, _GAZE = slice(0, 6), slice(6, 10)
+_OWN = 10
+"""Unknowns of a frame before its expression: rotation 3, shift 2, logarithm of depth, gaze 4."""
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class FaceFit:
 
 
 class LandmarkModel:
-    """The head model reduced to its landmarks, as tensors; `project` is the forward model."""
+    """The head model reduced to its landmarks, as tensors."""
 
     def __init__(self, head: HeadModel, K: np.ndarray) -> None:
         def tensor(array: np.ndarray) -> Tensor:
@@ -68,9 +74,9 @@ class LandmarkModel:
         self.center = tensor(K[:2, 2])
         self.template = tensor(head.landmarks_of(head.template))
         self.identity = tensor(head.landmarks_of(head.identity).reshape(len(head.identity), -1))
-        self.expression = tensor(
-            head.landmarks_of(head.expression).reshape(len(head.expression), -1)
-        )
+        moved = head.landmarks_of(head.expression)
+        moved[:, 468:] = 0  # the eyeballs turn instead
+        self.expression = tensor(moved.reshape(len(moved), -1))
         self.eye_centers = tensor(head.eye_centers)
         self.eye_centers_identity = tensor(
             head.eye_centers_identity.reshape(len(head.identity), -1)
@@ -94,20 +100,9 @@ class LandmarkModel:
         eyes = self.eye_centers + (identity @ self.eye_centers_identity).view(2, 3)
         return points, eyes
 
-    def project(
-        self, neutral: Tensor, eyes: Tensor, weights: Tensor, gaze: Tensor, R: Tensor, t: Tensor
-    ) -> Tensor:
-        """Pixels (T, 478, 2) for weights (T, E), gaze (T, 2, 2), R (T, 3, 3), t (T, 3)."""
-        points = neutral + (weights @ self.expression).view(len(weights), -1, 3)
-        right = _turn(points[:, 468:473], eyes[1], gaze[:, 1])
-        left = _turn(points[:, 473:478], eyes[0], gaze[:, 0])
-        points = torch.cat([points[:, :468], right, left], 1)
-        camera = points @ R.transpose(1, 2) + t[:, None]
-        return self.focal * camera[..., :2] / camera[..., 2:] + self.center
-
 
 def fit_shape(
-    model: LandmarkModel, points: np.ndarray, poses: np.ndarray, iterations: int
+    model: LandmarkModel, points: np.ndarray, poses: np.ndarray, iterations: int = 16
 ) -> FaceShape:
     """Shape of the face from frames spread over the clip.
 
@@ -115,11 +110,12 @@ def fit_shape(
         model: forward model.
         points: (S, 478, 2) pixels of S frames, any order.
         poses: (S, 4, 4) initial T_camera_head.
-        iterations: optimiser steps.
+        iterations: most steps; it ends when nothing changes any more.
     """
-    problem = _Problem(model, points, poses, np.ones(len(points), bool), smooth=False)
-    shape, _ = problem.solve(iterations, None)
-    return shape
+    alone = np.arange(len(points))
+    problem = _Problem(model, points, poses, np.ones(len(points), bool), alone)
+    problem.solve(iterations, None)
+    return problem.shape()
 
 
 def fit_frames(
@@ -128,16 +124,22 @@ def fit_frames(
     points: np.ndarray,
     found: np.ndarray,
     poses: np.ndarray,
-    iterations: int,
+    iterations: int = 12,
+    segments: np.ndarray | None = None,
 ) -> FaceFit:
     """Pose, expression and gaze of T successive frames for a known face.
 
     Args:
         points: (T, 478, 2) pixels; ignored where `found` (T,) is False.
         poses: (T, 4, 4) initial T_camera_head.
+        iterations: most steps; it ends when nothing changes any more.
+        segments: (T,) number of the uncut stretch that each frame belongs to; nothing is smoothed
+            from one to the next. One stretch unless given.
     """
-    problem = _Problem(model, points, poses, found, smooth=len(points) > 2)
-    return problem.solve(iterations, shape)[1]
+    segments = np.zeros(len(points), int) if segments is None else segments
+    problem = _Problem(model, points, poses, found, segments)
+    problem.solve(iterations, shape)
+    return problem.result()
 
 
 def landmark_spread(head: HeadModel, vertices: np.ndarray) -> np.ndarray:
@@ -167,18 +169,25 @@ def _landmark_weights(head: HeadModel) -> np.ndarray:
     return weights / weights.mean()
 
 
-def _turn(points: Tensor, center: Tensor, gaze: Tensor) -> Tensor:
-    """Points (T, n, 3) of an eyeball turned by gaze (T, 2); as `head.model.eye_rotation`."""
-    yaw, pitch = gaze[:, 0], -gaze[:, 1]
-    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
+def _turned(points: Tensor, center: Tensor, gaze: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (n, 3) of an eyeball turned by gaze (T, 2), and their slopes by yaw and pitch.
+
+    Each (T, n, 3). As `head.model.eye_rotation`.
+    """
+    ray = points - center
+    yaw, pitch = gaze[:, :1], -gaze[:, 1:]
     cy, sy, cp, sp = torch.cos(yaw), torch.sin(yaw), torch.cos(pitch), torch.sin(pitch)
-    around_y = torch.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], -1).view(-1, 3, 3)
-    around_x = torch.stack([one, zero, zero, zero, cp, -sp, zero, sp, cp], -1).view(-1, 3, 3)
-    return (points - center) @ (around_y @ around_x).transpose(1, 2) + center
+    x = ray[:, 0].expand(len(gaze), -1)
+    y, z = cp * ray[:, 1] - sp * ray[:, 2], sp * ray[:, 1] + cp * ray[:, 2]
+    dy, dz = -sp * ray[:, 1] - cp * ray[:, 2], cp * ray[:, 1] - sp * ray[:, 2]
+    moved = torch.stack([cy * x + sy * z, y, cy * z - sy * x], -1)
+    by_yaw = torch.stack([cy * z - sy * x, torch.zeros_like(y), -sy * z - cy * x], -1)
+    by_pitch = -torch.stack([sy * dz, dy, cy * dz], -1)
+    return moved + center, by_yaw, by_pitch
 
 
 class _Problem:
-    """Unknowns, objective and optimiser of one set of frames."""
+    """Unknowns, objective and linearisation of one set of frames."""
 
     def __init__(
         self,
@@ -186,133 +195,265 @@ class _Problem:
         points: np.ndarray,
         poses: np.ndarray,
         found: np.ndarray,
-        smooth: bool,
+        segments: np.ndarray,
     ) -> None:
-        self.model, self.smooth = model, smooth
+        self.model = model
         frames, rows = len(points), len(model.head.expression)
         self.target = torch.as_tensor(points, dtype=torch.float32)
         self.found = torch.as_tensor(found, dtype=torch.float32)
         self.unit = max(float(np.median(inter_ocular(points[found]))), 1.0) / 100
         start = torch.as_tensor(poses, dtype=torch.float32)
-        self.R0, self.z0 = start[:, :3, :3], start[:, 2, 3]
-        self.shift0 = start[:, :2, 3] / self.z0[:, None] * model.focal
-        self.turn = torch.zeros(frames, 3, requires_grad=True)
-        self.shift = torch.zeros(frames, 2, requires_grad=True)  # inter-ocular distances
-        self.depth = torch.zeros(frames, requires_grad=True)  # logarithm
-        self.weights = torch.full((frames, rows), 0.02).requires_grad_(True)
-        self.gaze = torch.zeros(frames, 2, 2, requires_grad=True)
-        self.identity = torch.zeros(len(model.identity), requires_grad=True)
-        self.offsets = torch.zeros(478, 3, requires_grad=True)  # centimetres
-        cost = torch.ones(rows)
-        cost[52:] = RESIDUAL_FACTOR
-        self.cost = cost
+        self.R = start[:, :3, :3].clone()
+        self.depth = torch.log(start[:, 2, 3])
+        self.shift = start[:, :2, 3] / start[:, 2:, 3] * model.focal / (100 * self.unit)
+        self.weights = torch.full((frames, rows), 0.02)
+        self.gaze = torch.zeros(frames, 4)  # left yaw, pitch, right yaw, pitch
+        self.identity = torch.zeros(len(model.identity))
+        self.offsets = torch.zeros(478, 3)  # centimetres
+        self.cost = torch.ones(rows)
+        self.cost[52:] = RESIDUAL_FACTOR
+        same = segments[2:] == segments[:-2]
+        inside = torch.as_tensor(same & (segments[1:-1] == segments[2:]), dtype=torch.float32)
+        bend = torch.zeros(_OWN + rows)
+        bend[:3] = 2 * SMOOTH_ROTATION  # |[w]x R|^2 is 2 |w|^2
+        bend[3:5], bend[5], bend[_OWN:] = SMOOTH_SHIFT, SMOOTH_DEPTH, SMOOTH_EXPRESSION
+        mean = torch.zeros(_OWN + rows)
+        mean[_OWN:] = LAMBDA_EXPRESSION_MEAN
+        self.coupling = Coupling(bend, inside, mean, self.found / self.found.sum())
 
-    def solve(self, iterations: int, shape: FaceShape | None) -> tuple[FaceShape, FaceFit]:
-        groups = [
-            {"params": [self.turn, self.shift, self.depth], "lr": 5e-3, "first_only": True},
-            {"params": [self.weights], "lr": 2e-2},
-            {"params": [self.gaze], "lr": 1e-2},
-        ]
-        if shape is None:
-            groups.append({"params": [self.identity], "lr": 5e-2, "first_only": True})
-            groups.append({"params": [self.offsets], "lr": 1e-2})
-        else:
-            with torch.no_grad():
-                self.identity.copy_(torch.as_tensor(shape.identity))
-                self.offsets.copy_(torch.as_tensor(shape.offsets) * 100)
-            self.identity.requires_grad_(False)
-            self.offsets.requires_grad_(False)
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98), foreach=False, fused=True)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        for step in range(iterations):
-            progress = step / iterations
-            detail = progress >= PHASE_SPLIT
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                frozen = detail and group.get("first_only", False)
-                group["lr"] = 0.0 if frozen else rate * _schedule(step, progress)
-            optimizer.zero_grad(set_to_none=True)
-            self._objective(detail, shape is None).backward()
-            optimizer.step()
-            with torch.no_grad():
-                self.weights.clamp_(0, 1)
-        with torch.no_grad():
-            return self._result()
+    def solve(self, iterations: int, shape: FaceShape | None) -> None:
+        if shape is not None:
+            self.identity = torch.as_tensor(shape.identity)
+            self.offsets = torch.as_tensor(shape.offsets) * 100
+        first = max(1, round(PHASE_SHARE * iterations))
+        for detail, count in ((False, first), (True, iterations - first)):
+            for _ in range(count):
+                if self._step(detail, shape_free=shape is None) < SETTLED:
+                    break
 
-    def _pose(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """R (T, 3, 3), t (T, 3), image shift (T, 2) pixels and depth (T,)."""
-        R = rotation_from_vector(self.turn) @ self.R0
-        z = self.z0 * torch.exp(self.depth)
-        shift = self.shift0 + self.shift * (100 * self.unit)
-        t = torch.cat([shift * z[:, None] / self.model.focal, z[:, None]], 1)
-        return R, t, shift, z
+    def shape(self) -> FaceShape:
+        return FaceShape(self.identity.numpy().copy(), self.offsets.numpy() * 0.01)
 
-    def _objective(self, detail: bool, shape_free: bool) -> Tensor:
-        model = self.model
-        R, t, shift, z = self._pose()
-        neutral, eyes = model.neutral(self.identity, self.offsets * 0.01)
-        xy = model.project(neutral, eyes, self.weights, self.gaze, R, t)
-        share = self.found / self.found.sum()
-        weight = model.detail_weights if detail else model.weights
-        error = (xy - self.target) / self.unit
-        loss = (share[:, None] * weight * _robust(error)).sum() / 478
-        for pairs, gap_weight in ((LID_PAIRS, LID_GAP_WEIGHT), (LIP_PAIRS, LIP_GAP_WEIGHT)):
-            first, second = [p[0] for p in pairs], [p[1] for p in pairs]
-            gap = error[:, first] - error[:, second]
-            loss = loss + gap_weight * (share[:, None] * _robust(gap)).sum() / len(pairs)
-        loss = loss + self._expression_prior(share)
-        vergence = ((self.gaze[:, 0] - self.gaze[:, 1]) ** 2).sum(1).mean()
-        loss = loss + LAMBDA_GAZE * (self.gaze**2).sum((1, 2)).mean() + LAMBDA_VERGENCE * vergence
-        if shape_free:
-            loss = loss + LAMBDA_IDENTITY * (self.identity**2).sum()
-            loss = loss + LAMBDA_OFFSET * (self.offsets**2).sum(1).mean()
-        if self.smooth:
-            loss = loss + SMOOTH_ROTATION * _bend(R).sum((1, 2)).mean()
-            loss = loss + SMOOTH_DEPTH * _bend(torch.log(z)).mean()
-            loss = loss + SMOOTH_SHIFT * _bend(shift / (100 * self.unit)).sum(1).mean()
-            loss = loss + SMOOTH_EXPRESSION * _bend(self.weights).sum(1).mean()
-        return loss
-
-    def _expression_prior(self, share: Tensor) -> Tensor:
-        weights = self.weights
-        l2 = LAMBDA_EXPRESSION_L2 * (weights**2 * self.cost).sum(1).mean()
-        l1 = LAMBDA_EXPRESSION_L1 * (weights * self.cost).sum(1).mean()
-        # Without this the clip's mean expression absorbs part of the identity.
-        mean = LAMBDA_EXPRESSION_MEAN * ((share[:, None] * weights).sum(0) ** 2).sum()
-        return l2 + l1 + mean
-
-    def _result(self) -> tuple[FaceShape, FaceFit]:
-        R, t, _, _ = self._pose()
+    def result(self) -> FaceFit:
         neutral, eyes = self.model.neutral(self.identity, self.offsets * 0.01)
-        xy = self.model.project(neutral, eyes, self.weights, self.gaze, R, t)
-        poses = np.tile(np.eye(4), (len(R), 1, 1))
-        poses[:, :3, :3], poses[:, :3, 3] = _orthonormal(R.double().numpy()), t.numpy()
-        shape = FaceShape(
-            self.identity.detach().numpy().copy(), self.offsets.detach().numpy() * 0.01
-        )
-        fit = FaceFit(poses, self.weights.detach().numpy(), self.gaze.detach().numpy(), xy.numpy())
-        return shape, fit
+        parts = [self._project(neutral, eyes, rows)[0] for rows in self._batches()]
+        poses = np.tile(np.eye(4), (len(self.R), 1, 1))
+        poses[:, :3, :3] = _orthonormal(self.R.double().numpy())
+        z = torch.exp(self.depth)[:, None]
+        shift = self.shift * (100 * self.unit / self.model.focal)
+        poses[:, :3, 3] = torch.cat([shift * z, z], 1).numpy()
+        gaze = self.gaze.view(-1, 2, 2).numpy()
+        return FaceFit(poses, self.weights.numpy(), gaze, torch.cat(parts).numpy())
+
+    def _batches(self) -> list[slice]:
+        return [slice(s, s + _BATCH) for s in range(0, len(self.R), _BATCH)]
+
+    def _step(self, detail: bool, shape_free: bool) -> float:
+        """One step for all unknowns; returns the root mean square change of the expression."""
+        frames, count = len(self.R), _OWN + self.weights.shape[1]
+        blocks = self._linearised(detail, shape_free)
+        low = torch.full((frames, count), -torch.inf)
+        high = torch.full((frames, count), torch.inf)
+        low[:, :6], high[:, :6] = -0.2, 0.2
+        low[:, _OWN:], high[:, _OWN:] = -self.weights, 1 - self.weights
+        free = torch.ones(frames, count, dtype=torch.bool)
+        free[:, _RIGID] = not detail
+        step, shared = bounded_step(blocks, self.coupling, low, high, free, SOLVER_STEPS)
+        self.R = rotation_from_vector(step[:, :3]) @ self.R
+        self.shift = self.shift + step[:, 3:5]
+        self.depth = self.depth + step[:, 5]
+        self.gaze = self.gaze + step[:, _GAZE]
+        self.weights = (self.weights + step[:, _OWN:]).clamp_(0, 1)
+        if shared is not None:
+            modes = len(self.identity)
+            self.identity = self.identity + shared[:modes]
+            self.offsets = self.offsets + shared[modes:].view(478, 3)
+        return float(step[:, _OWN:].square().mean().sqrt())
+
+    def _project(
+        self, neutral: Tensor, eyes: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor, Tensor, list[tuple[slice, Tensor, Tensor]]]:
+        """Pixels (t, 478, 2), points turned into the camera (t, 478, 3), their depth (t, 478),
+        and the eyes' landmarks with their slopes."""
+        model, weights, gaze, R = self.model, self.weights[rows], self.gaze[rows], self.R[rows]
+        points = neutral + (weights @ model.expression).view(len(weights), -1, 3)
+        slopes = []
+        for side, marks in ((1, slice(468, 473)), (0, slice(473, 478))):
+            own = gaze[:, 2 * side : 2 * side + 2]
+            moved, by_yaw, by_pitch = _turned(neutral[marks], eyes[side], own)
+            points[:, marks] = moved
+            slopes.append((marks, by_yaw, by_pitch))
+        turned = points @ R.transpose(1, 2)
+        z = torch.exp(self.depth[rows])
+        depth = turned[..., 2] + z[:, None]
+        shift = self.shift[rows] * (100 * self.unit)
+        xy = (model.focal * turned[..., :2] + (shift * z[:, None])[:, None]) / depth[..., None]
+        return xy + model.center, turned, depth, slopes
+
+    def _linearised(self, detail: bool, shape_free: bool) -> Blocks:
+        model, frames = self.model, len(self.R)
+        count = _OWN + self.weights.shape[1]
+        neutral, eyes = model.neutral(self.identity, self.offsets * 0.01)
+        base = model.detail_weights if detail else model.weights
+        H, g = torch.zeros(frames, count, count), torch.zeros(frames, count)
+        views, pulls, own, strengths = [], torch.zeros(478, 3), [], []
+        for rows in self._batches():
+            J, view, error = self._jacobian(neutral, eyes, rows)
+            strength = self._strength(error, base) * self.found[rows, None]
+            flat = J.flatten(1, 2)
+            weighted = flat * strength.repeat_interleave(2, 1)[..., None]
+            H[rows] = torch.bmm(weighted.transpose(1, 2), flat)
+            g[rows] = torch.bmm(weighted.transpose(1, 2), error.flatten(1)[..., None])[..., 0]
+            if shape_free:
+                pulls += _pulled(view, strength[..., None] * error).sum(0)
+                views.append(view)
+                own.append(J[..., :_OWN].clone())
+                strengths.append(strength)
+        self._add_priors(H, g)
+        if not shape_free:
+            return Blocks(H, g)
+        return self._with_shape(H, g, pulls, torch.cat(views), torch.cat(own), torch.cat(strengths))
+
+    def _jacobian(
+        self, neutral: Tensor, eyes: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """J (t, Q, 2, N), view (t, 478, 2, 3) and error (t, Q, 2) in units of the objective.
+
+        The Q residuals are the landmarks and then the gaps of lids and lips; `view` is the slope
+        of pixels by points in the head frame.
+        """
+        model, unit = self.model, self.unit
+        xy, turned, depth, slopes = self._project(neutral, eyes, rows)
+        R, z = self.R[rows], torch.exp(self.depth[rows])
+        local = (xy - model.center) / unit
+        frames = len(R)
+        by_camera = torch.zeros(frames, 478, 2, 3)
+        by_camera[..., 0, 0] = by_camera[..., 1, 1] = model.focal / unit / depth
+        by_camera[..., 2] = -local / depth[..., None]
+        view = by_camera @ R[:, None]
+        E = model.expression.view(-1, 478, 3).permute(1, 2, 0)
+        J = torch.zeros(frames, 478, 2, _OWN + E.shape[2])
+        x, y, w = turned.unbind(-1)
+        for axis, cross in enumerate(((None, -w, y), (w, None, -x), (-y, x, None))):
+            for column, value in enumerate(cross):
+                if value is not None:
+                    J[..., axis] += by_camera[..., column] * value[..., None]
+        J[..., 0, 3] = J[..., 1, 4] = 100 * z[:, None] / depth
+        shift = 100 * self.shift[rows]
+        J[..., 5] = (shift[:, None] - local) * (z[:, None] / depth)[..., None]
+        for column, (marks, by_yaw, by_pitch) in zip((8, 6), slopes, strict=True):
+            J[:, marks, :, column] = (view[:, marks] @ by_yaw[..., None])[..., 0]
+            J[:, marks, :, column + 1] = (view[:, marks] @ by_pitch[..., None])[..., 0]
+        for axis in range(3):
+            J[..., _OWN:] += view[..., axis, None] * E[:, None, axis]
+        error = local - (self.target[rows] - model.center) / unit
+        return _with_gaps(J), view, _with_gaps(error)
+
+    def _strength(self, error: Tensor, base: Tensor) -> Tensor:
+        """(t, Q) weights that make the squares of the residuals behave like the objective."""
+        gaps = [LID_GAP_WEIGHT / len(LID_PAIRS)] * len(LID_PAIRS)
+        gaps += [LIP_GAP_WEIGHT / len(LIP_PAIRS)] * len(LIP_PAIRS)
+        weight = torch.cat([base / 478, torch.tensor(gaps)])
+        return weight / torch.sqrt((error * error).sum(-1) + CHARBONNIER)
+
+    def _add_priors(self, H: Tensor, g: Tensor) -> None:
+        """Everything but the landmarks, of which H and g hold half the second derivative."""
+        own = H.diagonal(dim1=1, dim2=2)
+        l2 = 2 * LAMBDA_EXPRESSION_L2 * self.cost
+        own[:, _OWN:] += l2
+        g[:, _OWN:] += l2 * self.weights + LAMBDA_EXPRESSION_L1 * self.cost
+        difference = self.gaze[:, :2] - self.gaze[:, 2:]
+        own[:, _GAZE] += 2 * (LAMBDA_GAZE + LAMBDA_VERGENCE)
+        g[:, _GAZE] += 2 * LAMBDA_GAZE * self.gaze
+        for axis in range(2):
+            H[:, 6 + axis, 8 + axis] -= 2 * LAMBDA_VERGENCE
+            H[:, 8 + axis, 6 + axis] -= 2 * LAMBDA_VERGENCE
+        g[:, 6:8] += 2 * LAMBDA_VERGENCE * difference
+        g[:, 8:10] -= 2 * LAMBDA_VERGENCE * difference
+        state = torch.cat([self.R.new_zeros(len(g), 3), self.shift, self.depth[:, None],
+                           self.gaze, self.weights], 1)  # fmt: skip
+        g += 2 * self.coupling.product(state)
+        g[:, :3] += self._rotation_slope()
+
+    def _rotation_slope(self) -> Tensor:
+        """(T, 3) slope of the rotations' squared second differences by small turns."""
+        R, result = self.R, torch.zeros(len(self.R), 3)
+        if len(R) < 3:
+            return result
+        second = self.coupling.inside[:, None, None] * (R[2:] - 2 * R[1:-1] + R[:-2])
+        pull = torch.zeros_like(R)
+        pull[2:] += second
+        pull[1:-1] -= 2 * second
+        pull[:-2] += second
+        skew = pull @ R.transpose(1, 2)
+        skew = skew - skew.transpose(1, 2)
+        return 2 * SMOOTH_ROTATION * torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], 1)
+
+    def _with_shape(
+        self, H: Tensor, g: Tensor, pulls: Tensor, view: Tensor, own: Tensor, strength: Tensor
+    ) -> Blocks:
+        """The blocks of the frames together with identity and offsets."""
+        model, frames = self.model, len(H)
+        modes, spread = len(self.identity), model.spread * 0.01
+
+        def outward(s: Tensor) -> Tensor:
+            """Shared unknowns to movements (478, 3)."""
+            return (s[:modes] @ model.identity).view(478, 3) + spread @ s[modes:].view(478, 3)
+
+        def inward(u: Tensor) -> Tensor:
+            return torch.cat([model.identity @ u.flatten(), (spread.T @ u).flatten()])
+
+        prior = torch.cat([
+            torch.full((modes,), 2 * LAMBDA_IDENTITY * frames),
+            torch.full((478 * 3,), 2 * LAMBDA_OFFSET / 478 * frames),
+        ])  # fmt: skip
+        state = torch.cat([self.identity, self.offsets.flatten()])
+        flat = own.flatten(1, 2)
+
+        def product(x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+            # Movements of points rather than columns of the slopes: few large products, not many.
+            seen = strength[..., None] * _with_gaps(_seen(view, outward(s)))
+            pulled = _pulled(view, seen)
+            by_own = torch.bmm(flat.transpose(1, 2), seen.flatten(1)[..., None])[..., 0]
+            by_expression = pulled.flatten(1) @ model.expression.T
+            moved = (x[:, _OWN:] @ model.expression).view(frames, 478, 3)
+            other = _with_gaps(_seen(view, moved))
+            other = other + torch.bmm(flat, x[:, :_OWN, None])[..., 0].view_as(other)
+            both = pulled.sum(0) + _pulled(view, strength[..., None] * other).sum(0)
+            return torch.cat([by_own, by_expression], 1), inward(both) + prior * s
+
+        stiffness = torch.einsum("tk,tkij->kj", strength[:, :478], view**2)
+        basis = model.identity * stiffness.flatten().sqrt()
+        factor = torch.linalg.cholesky(basis @ basis.T + torch.diag(prior[:modes]))
+        diagonal = (spread.T**2 @ stiffness).flatten() + prior[modes:]
+
+        def precondition(q: Tensor) -> Tensor:
+            first = torch.cholesky_solve(q[:modes, None], factor)[:, 0]
+            return torch.cat([first, q[modes:] / diagonal])
+
+        return Blocks(H, g, inward(pulls) + prior * state, precondition, product)
+
+
+def _with_gaps(values: Tensor) -> Tensor:
+    """Rows (t, 478, ...) of the landmarks, and after them the differences of facing lids, lips."""
+    pairs = torch.tensor(LID_PAIRS + LIP_PAIRS)
+    return torch.cat([values, values[:, pairs[:, 0]] - values[:, pairs[:, 1]]], 1)
+
+
+def _seen(view: Tensor, movement: Tensor) -> Tensor:
+    """Movements (478, 3) or (t, 478, 3) of points as (t, 478, 2) in the picture."""
+    return (view * movement[..., None, :]).sum(-1)
+
+
+def _pulled(view: Tensor, residual: Tensor) -> Tensor:
+    """(t, 478, 3): residuals (t, Q, 2) carried back to the points; undoes `_with_gaps`."""
+    own = residual[:, :478].clone()
+    pairs = torch.tensor(LID_PAIRS + LIP_PAIRS)
+    own.index_add_(1, pairs[:, 0], residual[:, 478:])
+    own.index_add_(1, pairs[:, 1], residual[:, 478:], alpha=-1)
+    return (view * own[..., None]).sum(-2)
 
 
 def _orthonormal(rotations: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(rotations)
     return u @ vt
-
-
-def _robust(error: Tensor) -> Tensor:
-    """Charbonnier norm of 2D errors (..., 2)."""
-    return torch.sqrt((error * error).sum(-1) + CHARBONNIER) - math.sqrt(CHARBONNIER)
-
-
-def _bend(track: Tensor) -> Tensor:
-    """Squared second differences over time."""
-    return (track[2:] - 2 * track[1:-1] + track[:-2]) ** 2
-
-
-def _schedule(step: int, progress: float) -> float:
-    """Warm-up over 20 steps, constant, then cosine decay; the second phase restarts at 0.3."""
-    if progress < PHASE_SPLIT:
-        part = progress / PHASE_SPLIT
-    else:
-        part = 0.3 + 0.7 * (progress - PHASE_SPLIT) / (1 - PHASE_SPLIT)
-    decay = 1.0 if part < 0.5 else 0.5 * (1 + math.cos(math.pi * (part - 0.5) / 0.5)) + 0.01
-    return min(1.0, (step + 1) / 20) * decay

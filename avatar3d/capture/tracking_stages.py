@@ -4,7 +4,8 @@ import numpy as np
 
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, fit_frames, fit_shape
 from avatar3d.capture.framing import MIN_FRAMES, no_face
-from avatar3d.capture.landmarks import choose_detector, choose_face
+from avatar3d.capture.landmarks import choose_detector
+from avatar3d.capture.mirroring import detect_both_ways
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
 from avatar3d.capture.torso import (
@@ -35,15 +36,18 @@ def landmarks(workspace: Workspace) -> None:
         for _ in range(workspace.workers):
             with detectors.borrow() as detector:
                 detector.detect(blank)
-    expected = np.array(workspace.state.facts["face"])
-    frames = workspace.frames
+    frames, checks = workspace.frames, frame_checks(workspace)
     starts = range(0, frames, _LANDMARK_CHUNK)
 
     def detect(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        image = workspace.frame(index)
+        if not checks.shows_person[index]:
+            return None, None
+        image, expected = workspace.frame(index), checks.boxes[index]
         with detectors.borrow() as detector:
-            face = choose_face(detector.detect(image), expected)
-        return (face.points, face.scores) if face else (None, None)
+            face = detect_both_ways(detector, image, expected)
+        if face is None or (checks.exact and not is_near(face, expected)):
+            return None, None
+        return face.points, face.scores
 
     todo = [s for s in starts if not workspace.has_arrays(f"landmarks/{s:06d}")]
     indices = [i for s in todo for i in range(s, min(s + _LANDMARK_CHUNK, frames))]
@@ -94,7 +98,8 @@ def fit(workspace: Workspace) -> None:
     points, found = data["points"][..., :2], data["found"]
     model = LandmarkModel(head, workspace.K)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
+    cuts = np.array(workspace.state.facts.get("cuts", ()), int)
+    segments = np.searchsorted(cuts, np.arange(frames), side="right")
     try:
         if not workspace.has_arrays("fit/shape"):
             usable = np.flatnonzero(found)
@@ -104,6 +109,7 @@ def fit(workspace: Workspace) -> None:
             workspace.save_arrays("fit/shape", identity=shape.identity, offsets=shape.offsets)
         shape = FaceShape(**workspace.load_arrays("fit/shape"))
         poses = poses_from_landmarks(head, points, found, workspace.K, model.face(shape))
+        torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
 
         def work(start: int) -> None:
             low = max(0, start - _OVERLAP)
@@ -113,8 +119,9 @@ def fit(workspace: Workspace) -> None:
                 result = _resting(poses[part], model)
             else:
                 result = fit_frames(
-                    model, shape, points[part], found[part], poses[part], config.iterations
-                )
+                    model, shape, points[part], found[part], poses[part], config.iterations,
+                    segments[part],
+                )  # fmt: skip
             workspace.save_arrays(f"fit/{start:06d}", **result.__dict__)
 
         starts = list(range(0, frames, config.chunk))

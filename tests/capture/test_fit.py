@@ -30,8 +30,8 @@ def fitted(person) -> tuple[FaceShape, FaceFit]:
     points[MISSING] = 0
     poses = poses_from_landmarks(person.head, points, found, person.camera.K)
     model = LandmarkModel(person.head, person.camera.K)
-    shape = fit_shape(model, points[found], poses[found], 200)
-    return shape, fit_frames(model, shape, points, found, poses, 200)
+    shape = fit_shape(model, points[found], poses[found])
+    return shape, fit_frames(model, shape, points, found, poses)
 
 
 def test_landmarks_are_met(person, fitted):
@@ -107,6 +107,26 @@ def test_pose_of_exact_points_is_exact(person):
     pixels = np.stack([person.camera.project(points @ p[:3, :3].T + p[:3, 3]) for p in truth])
     poses = poses_from_landmarks(head, pixels, np.ones(len(truth), bool), K)
     np.testing.assert_allclose(poses, truth, atol=1e-4)
+
+
+def test_a_cut_is_not_smoothed_over(person):
+    """Two people poses apart: with the cut known, the frames beside it fit as well as others."""
+    count, shift = 24, 30.0  # pixels that everything jumps at the cut
+    points = person.landmarks[:count].copy()
+    points[count // 2 :, :, 0] += shift
+    found = np.ones(count, bool)
+    poses = poses_from_landmarks(person.head, points, found, person.camera.K)
+    model = LandmarkModel(person.head, person.camera.K)
+    shape = FaceShape(person.identity, np.zeros((478, 3), np.float32))
+    beside = slice(count // 2 - 1, count // 2 + 1)
+
+    def error(segments: np.ndarray | None) -> float:
+        fit = fit_frames(model, shape, points, found, poses, segments=segments)
+        return float(np.linalg.norm(fit.points - points, axis=-1)[beside].mean())
+
+    cut = (np.arange(count) >= count // 2).astype(int)
+    assert error(cut) < 0.1
+    assert error(cut) < 0.5 * error(None)
 
 
 def test_chunks_join_without_a_seam():
