@@ -36,18 +36,15 @@ def landmarks(workspace: Workspace) -> None:
         for _ in range(workspace.workers):
             with detectors.borrow() as detector:
                 detector.detect(blank)
-    frames, checks = workspace.frames, frame_checks(workspace)
+    expected = np.array(workspace.state.facts["face"])
+    frames = workspace.frames
     starts = range(0, frames, _LANDMARK_CHUNK)
 
     def detect(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if not checks.shows_person[index]:
-            return None, None
-        image, expected = workspace.frame(index), checks.boxes[index]
+        image = workspace.frame(index)
         with detectors.borrow() as detector:
             face = detect_both_ways(detector, image, expected)
-        if face is None or (checks.exact and not is_near(face, expected)):
-            return None, None
-        return face.points, face.scores
+        return (face.points, face.scores) if face else (None, None)
 
     todo = [s for s in starts if not workspace.has_arrays(f"landmarks/{s:06d}")]
     indices = [i for s in todo for i in range(s, min(s + _LANDMARK_CHUNK, frames))]
