@@ -105,7 +105,7 @@ def _used_mesh(head: ShapedHead, face: np.ndarray) -> dict[str, np.ndarray]:
         eye[model.part[used_vertices] == PARTS.index(name)] = side
     return {
         "vertices": head.vertices[used_vertices].astype(np.float32),
-        "expression": model.expression[:, used_vertices].astype(np.float32),
+        "expression": head.expression[:, used_vertices].astype(np.float32),
         "faces": corners.reshape(-1, 3).astype(np.int32),
         "torso_weight": model.torso_weight[used_vertices].astype(np.float32),
         "eye": eye,

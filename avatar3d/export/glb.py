@@ -66,7 +66,7 @@ class HeadMesh:
         for index, name in enumerate(("eye_left", "eye_right")):
             eye[model.part == PARTS.index(name)] = index + 1
         return cls(
-            shaped.vertices, model.faces, model.expression, model.expression_names,
+            shaped.vertices, model.faces, shaped.expression, model.expression_names,
             part_colors(model), model.torso_weight, eye, shaped.eye_centers,
         )  # fmt: skip
 

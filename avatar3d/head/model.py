@@ -10,6 +10,7 @@ import numpy as np
 from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.head.landmarks import LANDMARK_COUNT
+from avatar3d.head.personal import personal_rows
 from avatar3d.io.atomic import atomic_path
 
 __all__ = ["PARTS", "HeadModel", "ShapedHead"]
@@ -201,6 +202,11 @@ class ShapedHead:
     vertices: np.ndarray
     eye_centers: np.ndarray
 
+    @cached_property
+    def expression(self) -> np.ndarray:
+        """(E, V, 3) rows of this person: those of the model, with blinks that close these eyes."""
+        return personal_rows(self.model, self.vertices)
+
     def posed(self, expression: np.ndarray, gaze: np.ndarray | None = None) -> np.ndarray:
         """Vertices (V, 3) in the head frame.
 
@@ -210,7 +216,7 @@ class ShapedHead:
                 left) and pitch (positive up); default straight ahead.
         """
         weights = np.asarray(expression, np.float32)
-        moved = np.tensordot(weights, self.model.expression[: len(weights)], 1)
+        moved = np.tensordot(weights, self.expression[: len(weights)], 1)
         vertices = self.vertices + moved
         if gaze is not None:
             for eye, part in enumerate(("eye_left", "eye_right")):
