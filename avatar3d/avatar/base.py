@@ -50,6 +50,10 @@ class Avatar(Protocol):
         """A picture (H, W, 3) uint8 per frame of the motion."""
         ...
 
+    def to(self, device: str) -> "Avatar":
+        """The same avatar, drawn on another device: "cpu" or "cuda"."""
+        ...
+
     def save(self, path: str | Path) -> None:
         """Write the avatar file."""
         ...

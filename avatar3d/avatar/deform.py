@@ -184,9 +184,10 @@ def draw_face(
         background: (3,) or (H, W, 3), sRGB in [0, 1].
     """
     splats = pose_gaussians(rig, parameters, face, use_basis)
-    K = torch.as_tensor(camera.K, dtype=torch.float32)
+    device = splats.means.device
+    K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
     size = (camera.width, camera.height)
-    return rasterize(*splats, torch.eye(4), K, *size, background=background)
+    return rasterize(*splats, torch.eye(4, device=device), K, *size, background=background)
 
 
 def _eye_rotation(gaze: Tensor) -> Tensor:

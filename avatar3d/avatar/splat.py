@@ -1,7 +1,7 @@
 """The splat avatar: posed Gaussians over a background plate."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ class SplatAvatar:
     """A trained head of Gaussians; see `Avatar` for the attributes and `SplatState` for `state`.
 
     `driver` turns speech into this person's mouth motion; None when the clip had no speech.
+    `device` is where pictures are drawn; see `to`.
     """
 
     state: SplatState
@@ -39,6 +40,11 @@ class SplatAvatar:
     idle_motion: Motion
     driver: "AudioDriver | None"
     info: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def to(self, device: str) -> "SplatAvatar":
+        """The same avatar, drawn on another device. Pictures come back as arrays all the same."""
+        return replace(self, device=device)
 
     @property
     def camera(self) -> Camera:
@@ -78,10 +84,11 @@ class SplatAvatar:
         (face,) = self._faces(motion)
         image, alpha = self._rasterize(face, camera or self.camera, self._plate(None, camera))
         if not transparent:
-            return encode_pixels(image).numpy()
-        black, alpha = self._rasterize(face, camera or self.camera, torch.zeros(3))
+            return encode_pixels(image).cpu().numpy()
+        nothing = torch.zeros(3, device=self.device)
+        black, alpha = self._rasterize(face, camera or self.camera, nothing)
         straight = black / alpha.clamp_min(1e-6)[..., None]
-        return encode_pixels(torch.cat([straight, alpha[..., None]], -1)).numpy()
+        return encode_pixels(torch.cat([straight, alpha[..., None]], -1)).cpu().numpy()
 
     def render_motion(
         self, motion: Motion, camera: Camera | None = None, background: np.ndarray | None = None
@@ -97,7 +104,7 @@ class SplatAvatar:
         with torch_on_one_thread():
             for face in self._faces(motion):
                 image, _ = self._rasterize(face, camera or self.camera, plate)
-                yield encode_pixels(image).numpy()
+                yield encode_pixels(image).cpu().numpy()
 
     def save(self, path: str | Path) -> None:
         """Write the avatar to `NAME.a3d`; see `avatar3d.avatar.file`."""
@@ -107,11 +114,11 @@ class SplatAvatar:
 
     @cached_property
     def _rig(self) -> SplatRig:
-        return SplatRig(self.state)
+        return SplatRig(self.state, self.device)
 
     @cached_property
     def _parameters(self) -> SplatParameters:
-        return SplatParameters(self.state).requires_grad_(False)
+        return SplatParameters(self.state, self.device).requires_grad_(False)
 
     def _faces(self, motion: Motion) -> Iterator[FaceParameters]:
         count, rows = len(motion), len(self.state.expression)
@@ -129,7 +136,7 @@ class SplatAvatar:
         gaze = motion.gaze if motion.gaze is not None else np.zeros((count, 2, 2), np.float32)
         T_camera_rest = np.asarray(self.state.T_camera_rest)
         tracks = [
-            torch.tensor(np.asarray(track), dtype=torch.float32)
+            torch.tensor(np.asarray(track), dtype=torch.float32, device=self.device)
             for track in (weights, gaze, T_camera_rest @ head, T_camera_rest @ torso)
         ]
         for first in range(0, count, _FRAMES_TOGETHER):
@@ -148,14 +155,14 @@ class SplatAvatar:
         camera = camera or self.camera
         plate = self.background if background is None else background
         if plate is None:
-            return torch.full((3,), 0.5)
+            return torch.full((3,), 0.5, device=self.device)
         planar = torch.from_numpy(np.ascontiguousarray(plate)).permute(2, 0, 1).float() / 255
         if planar.shape[1:] != (camera.height, camera.width):
             size = (camera.height, camera.width)
             planar = torch.nn.functional.interpolate(
                 planar[None], size=size, mode="bilinear", antialias=True
             )[0]
-        return planar.permute(1, 2, 0).contiguous()
+        return planar.permute(1, 2, 0).contiguous().to(self.device)
 
 
 def _expression_row(expression: Mapping[str, float] | np.ndarray | None) -> np.ndarray:

@@ -47,5 +47,7 @@ class TrainingConfig:
     """A checkpoint is written at least this often."""
     preview_iterations: int = 500
     """A preview picture is written this often."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, or auto, which is an NVIDIA GPU if all kernels run there."""
     seed: int = 0
     """Seed of every random choice."""

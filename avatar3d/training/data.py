@@ -44,15 +44,19 @@ class FrameStore:
     Attributes:
         indices: (n,) frame numbers held.
         background: (H, W, 3) float tensor in [0, 1], the empty plate.
+        device: of the tensors; the bytes stay in main memory.
     """
 
-    def __init__(self, subject: Subject, indices: np.ndarray) -> None:
-        self.indices = indices
+    def __init__(
+        self, subject: Subject, indices: np.ndarray, device: str | torch.device = "cpu"
+    ) -> None:
+        self.indices, self.device = indices, torch.device(device)
         self._row = {int(index): row for row, index in enumerate(indices)}
         height, width = subject.info.height, subject.info.width
         self._images = np.empty((len(indices), height, width, 3), np.uint8)
         self._mattes = np.empty((len(indices), height, width), np.uint8)
-        self.background = torch.from_numpy(subject.background.astype(np.float32) / 255)
+        plate = torch.from_numpy(subject.background.astype(np.float32) / 255)
+        self.background = plate.to(self.device)
 
         def read(row: int) -> None:
             self._images[row] = subject.frame(int(indices[row]))
@@ -64,17 +68,19 @@ class FrameStore:
 
     def image(self, index: int) -> Tensor:
         """(H, W, 3) float in [0, 1]."""
-        return decode_pixels(torch.from_numpy(self._images[self._row[int(index)]]))
+        return decode_pixels(self._bytes(self._images, index))
 
     def on_flat(self, index: int, color: Tensor) -> Tensor:
         """`image` with the background replaced by a colour (3,)."""
-        row = self._row[int(index)]
-        image, matte = torch.from_numpy(self._images[row]), torch.from_numpy(self._mattes[row])
+        image, matte = self._bytes(self._images, index), self._bytes(self._mattes, index)
         return decode_pixels(image, matte, color)
 
     def matte(self, index: int) -> Tensor:
         """(H, W) float in [0, 1]."""
-        return torch.from_numpy(self._mattes[self._row[int(index)]]).to(torch.float32).div_(255)
+        return self._bytes(self._mattes, index).to(torch.float32).div_(255)
+
+    def _bytes(self, frames: np.ndarray, index: int) -> Tensor:
+        return torch.from_numpy(frames[self._row[int(index)]]).to(self.device)
 
 
 def region_weights(

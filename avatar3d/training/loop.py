@@ -18,6 +18,7 @@ from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.kernels import l1_ssim_loss, torch_on_one_thread
+from avatar3d.kernels.device import pick_device
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
@@ -59,7 +60,8 @@ class SplatTraining:
             )
         self.rng = np.random.default_rng(config.seed)
         self.frames = select_frames(self.tracking, config.train_fraction, config.max_frames)
-        self.store = FrameStore(subject, self.frames)
+        self.device = pick_device(config.device)
+        self.store = FrameStore(subject, self.frames, self.device)
         self.phase, self.iteration = "warmup", 0
         self.order = np.empty(0, np.int64)
         self.stopping = False
@@ -115,7 +117,8 @@ class SplatTraining:
 
     def _loss(self, frame: int) -> Tensor:
         if self.rng.random() < self.config.random_background:
-            background = torch.tensor(self.rng.random(3), dtype=torch.float32)
+            flat = self.rng.random(3)
+            background = torch.tensor(flat, dtype=torch.float32, device=self.device)
             image = self.store.on_flat(frame, background)
         else:
             image, background = self.store.image(frame), self.store.background
@@ -127,7 +130,7 @@ class SplatTraining:
             camera.width,
             self.config.mouth_weight,
             self.config.eye_weight,
-        )
+        ).to(self.device)
         data = l1_ssim_loss(rendered, image, weight=weight, ssim_weight=self.config.ssim_weight)
         return data + self.priors(self.parameters, self.rng)
 
@@ -140,7 +143,7 @@ class SplatTraining:
     def _face(self, frame: int) -> FaceParameters:
         """What the face does in a frame, with the head's vertices, which stay for the phase."""
         if frame not in self._faces:
-            face = face_parameters(self.tracking, frame)
+            face = face_parameters(self.tracking, frame, self.device)
             vertices = self.rig.head_vertices(face.weights, face.gaze)
             self._faces[frame] = replace(face, vertices=vertices)
         return self._faces[frame]
@@ -176,9 +179,9 @@ class SplatTraining:
 
     def _set_state(self, state: SplatState) -> None:
         self.state = state
-        self.priors = Priors(state, self.config)
-        self.rig = SplatRig(state)
-        self.parameters = SplatParameters(state)
+        self.priors = Priors(state, self.config, self.device)
+        self.rig = SplatRig(state, self.device)
+        self.parameters = SplatParameters(state, self.device)
         self._faces: dict[int, FaceParameters] = {}
 
     def _make_refiner(self) -> Refiner:
@@ -209,7 +212,7 @@ class SplatTraining:
         frame = int(self.frames[len(self.frames) // 2])
         truth, rendered = self.store.image(frame), self._render(frame, self.store.background)
         panels = torch.cat([truth, rendered, ((rendered - truth) * 5).abs()], 1)
-        return (panels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        return (panels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
     def avatar(self) -> SplatAvatar:
         """The avatar as it is now."""

@@ -32,20 +32,26 @@ class Priors:
         config: weights `prior_color`, `prior_position`, `prior_scale` and `prior_opacity`.
     """
 
-    def __init__(self, state: SplatState, config: TrainingConfig) -> None:
+    def __init__(
+        self, state: SplatState, config: TrainingConfig, device: str | torch.device = "cpu"
+    ) -> None:
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.tensor(array, dtype=torch.float32, device=device)
+
         self.config = config
-        self.neighbours = torch.from_numpy(_neighbours(state).T.copy())  # a row for each choice
+        # a row for each choice
+        self.neighbours = torch.from_numpy(_neighbours(state).T.copy()).to(device)
         self.numbers = (self.neighbours[..., None] * 3 + torch.arange(3)).flatten(1)
         reach = np.array([_REACH[name] for name in SplatState.PARTS])[state.part]
-        self.inverse_reach = torch.tensor(1 / reach[:, None], dtype=torch.float32)
+        self.inverse_reach = tensor(1 / reach[:, None])
         on_surface = np.isin(
             state.part, [SplatState.PARTS.index(name) for name in ("skin", "eyes", "mouth")]
         )
         anchor = np.where(on_surface[:, None], 0, state.position)
-        self.anchor = torch.tensor(anchor, dtype=torch.float32)
-        self.log_scale = torch.tensor(state.log_scale, dtype=torch.float32)
+        self.anchor = tensor(anchor)
+        self.log_scale = tensor(state.log_scale)
         skin = state.part == SplatState.PARTS.index("skin")
-        self.skin = torch.tensor(skin, dtype=torch.float32)
+        self.skin = tensor(skin)
         self.skin_count = int(skin.sum())
 
     def __call__(self, parameters: SplatParameters, rng: np.random.Generator) -> Tensor:
@@ -73,7 +79,7 @@ class _Pull(torch.autograd.Function):
         moved = (position - priors.anchor) * priors.inverse_reach
         grown = log_scale - priors.log_scale
         faded = (opacity - _SKIN_OPACITY) * priors.skin
-        loss = torch.zeros(())
+        loss = color.new_zeros(())
         gradients = []
         for departure, weight, count in (
             (different, config.prior_color, different.numel()),

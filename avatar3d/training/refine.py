@@ -38,11 +38,13 @@ _DEPTH_GAIN = 2.0
 _PULL = 0.02  # per step, of the expression towards the captured one
 
 
-def face_parameters(tracking: Tracking, index: int) -> FaceParameters:
+def face_parameters(
+    tracking: Tracking, index: int, device: str | torch.device = "cpu"
+) -> FaceParameters:
     """Tensors of one tracked frame, in memory of torch's own (see `SplatRig`)."""
 
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.tensor(array, dtype=torch.float32)
+        return torch.tensor(array, dtype=torch.float32, device=device)
 
     return FaceParameters(
         weights=tensor(tracking.weights[index]),
@@ -79,6 +81,7 @@ class Refiner:
     ) -> None:
         self.subject, self.tracking = subject, tracking
         self.rig, self.parameters = rig, parameters
+        self.device = rig.vertices.device
         self.steps = steps
         self.camera = tracking.camera.scaled(scale)
         self.background = self._resized(subject.background)
@@ -122,11 +125,12 @@ class Refiner:
         )
 
     def _refine(self, index: int, target: _Target) -> None:
-        start = face_parameters(self.tracking, index)
+        start = face_parameters(self.tracking, index, self.device)
         # Landmarks err the same way for a while, so the frame before knows most of the correction.
         segments = self.tracking.segments
         follows = index > 0 and segments[index] == segments[index - 1]
         before = torch.tensor(_CARRY * self.corrections[index - 1]) if follows else torch.zeros(12)
+        before = before.to(self.device)
         change = {n: row.clone() for n, row in zip(_RIGID, before.view(-1, 3), strict=True)}
         change |= {"weights": start.weights.clone(), "gaze": start.gaze.clone()}
         for value in change.values():
@@ -142,11 +146,11 @@ class Refiner:
             with torch.no_grad():
                 change["weights"].lerp_(start.weights, _PULL).clamp_(0, 1)
         refined = _apply(start, {name: value.detach() for name, value in change.items()})
-        self.corrections[index] = torch.cat([change[name].detach() for name in _RIGID]).numpy()
-        self.head[index] = refined.T_camera_head.double().numpy()
-        self.torso[index] = refined.T_camera_torso.double().numpy()
-        self.weights[index] = refined.weights.numpy()
-        self.gaze[index] = refined.gaze.numpy()
+        self.corrections[index] = torch.cat([change[name].detach() for name in _RIGID]).cpu()
+        self.head[index] = refined.T_camera_head.double().cpu()
+        self.torso[index] = refined.T_camera_torso.double().cpu()
+        self.weights[index] = refined.weights.cpu()
+        self.gaze[index] = refined.gaze.cpu()
 
     def _loss(self, face: FaceParameters, target: _Target) -> Tensor:
         image, _ = draw_face(
@@ -158,18 +162,18 @@ class Refiner:
         scale = self.camera.width / self.tracking.camera.width
         landmarks = self.tracking.landmarks_fit[index] * scale
         weight = region_weights(landmarks, self.camera.height, self.camera.width, 3.0, 2.0)
-        return _Target(self._resized(self.subject.frame(index)), weight)
+        return _Target(self._resized(self.subject.frame(index)), weight.to(self.device))
 
     def _resized(self, image: np.ndarray) -> Tensor:
         planar = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
         size = (self.camera.height, self.camera.width)
         if planar.shape[1:] != size:
             planar = interpolate(planar[None], size=size, mode="area")[0]
-        return planar.permute(1, 2, 0).contiguous()
+        return planar.permute(1, 2, 0).contiguous().to(self.device)
 
 
 def _apply(start: FaceParameters, change: dict[str, Tensor]) -> FaceParameters:
-    depth_gain = torch.tensor([1.0, 1.0, _DEPTH_GAIN])
+    depth_gain = start.weights.new_tensor([1.0, 1.0, _DEPTH_GAIN])
 
     def moved(transform: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
         top = torch.cat(
