@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -189,6 +190,12 @@ def _bind(
         position, quat, log_scale, opacity, color, basis, weights, units, vertices, corners, bary,
         torso_weight, T_head, T_torso,
     )  # fmt: skip
+    # One bad number here would spoil every Gaussian, and rasterize would draw none of them.
+    for name, value in (
+        ("weights", weights), ("T_camera_head", T_head), ("T_camera_torso", T_torso),
+    ):  # fmt: skip
+        if not np.isfinite(value.detach().numpy()).all():
+            raise ValueError(f"{name} is not finite; expected numbers without NaN or infinity.")
     rig = native().Rig(*(t.detach().contiguous() for t in tensors))
     n = position.shape[0]
     out = [

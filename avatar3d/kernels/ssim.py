@@ -1,5 +1,6 @@
 """Structural similarity and the photometric loss built on it."""
 
+import math
 from typing import Any
 
 import torch
@@ -49,7 +50,8 @@ def l1_ssim_loss(
         ssim_weight: s in [0, 1].
 
     Raises:
-        ValueError: an argument has the wrong shape, dtype or device.
+        ValueError: an argument has the wrong shape, dtype or device; on the CPU also if the loss
+            overflows because of a value that is no colour.
     """
     fast = use_native(backend, image)
     check_tensor("image", image, (None, None, 3), float32=fast, form="(H, W, 3)")
@@ -82,7 +84,20 @@ def _l1_ssim(
         ssim_weight / image.numel(),
         gradient if with_gradient else None,
     )
+    if not math.isfinite(loss):
+        raise ValueError(_blame(image, target, weight))
     return torch.tensor(loss, dtype=torch.float32), gradient
+
+
+def _blame(image: Tensor, target: Tensor, weight: Tensor | None) -> str:
+    """Which picture made the loss overflow."""
+    pictures = {"image": image, "target": target, "weight": weight}
+    given = {name: t.detach().abs() for name, t in pictures.items() if t is not None}
+    for name, sizes in given.items():
+        if not sizes.isfinite().all():
+            return f"{name} holds NaN or infinity; expected finite values."
+    name = max(given, key=lambda name: float(given[name].max()))
+    return f"{name} holds values up to {float(given[name].max()):.0e}; expected about [0, 1]."
 
 
 @_l1_ssim.register_fake

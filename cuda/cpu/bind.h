@@ -190,11 +190,18 @@ inline void add_weight_gradient(const BindInput& in, int first, int count,
     const bool whole = n == kWidth;
     Vec even = whole ? load(v_weights + k) : load_part(v_weights + k, n), odd = set(0.0f);
     const float* row = in.basis + (size_t)first * kBasisRows * size + k;
-    for (int l = 0; l < count; l++)
+    for (int l = 0; l < count; l++) {
+      float largest = 0;
+      for (int r = 0; r < kBasisRows; r++) largest = max_of(largest, fabsf(v[l][r]));
+      if (largest == 0) {  // not drawn, perhaps because its basis holds NaN
+        row += (size_t)kBasisRows * size;
+        continue;
+      }
       for (int r = 0; r < kBasisRows; r += 2, row += 2 * size) {
         even = madd(set(v[l][r]), whole ? load(row) : load_part(row, n), even);
         odd = madd(set(v[l][r + 1]), whole ? load(row + size) : load_part(row + size, n), odd);
       }
+    }
     if (whole)
       store(v_weights + k, add(even, odd));
     else
@@ -204,9 +211,13 @@ inline void add_weight_gradient(const BindInput& in, int first, int count,
 
 inline void camera_backward(const Lanes point[3], const Lanes v_mean[3], Lanes share,
                             const float* used, double* sums) {
+  const Lanes zero(0.0f);
   for (int i = 0; i < 3; i++) {
     const Lanes v = share * v_mean[i] * Lanes(used);
-    for (int k = 0; k < 3; k++) sums[4 * i + k] += (double)sum((v * point[k]).v);
+    // a poisoned Gaussian is not drawn, and 0 * NaN would reach everybody's transform
+    const LaneMask moved = max_of(v, zero - v) > zero;
+    for (int k = 0; k < 3; k++)
+      sums[4 * i + k] += (double)sum(select(moved, v * point[k], zero).v);
     sums[4 * i + 3] += (double)sum(v.v);
   }
 }
