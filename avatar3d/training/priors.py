@@ -41,7 +41,7 @@ class Priors:
         self.config = config
         # a row for each choice
         self.neighbours = torch.from_numpy(_neighbours(state).T.copy()).to(device)
-        self.numbers = (self.neighbours[..., None] * 3 + torch.arange(3)).flatten(1)
+        self.numbers = (self.neighbours[..., None] * 3 + torch.arange(3, device=device)).flatten(1)
         reach = np.array([_REACH[name] for name in SplatState.PARTS])[state.part]
         self.inverse_reach = tensor(1 / reach[:, None])
         on_surface = np.isin(
