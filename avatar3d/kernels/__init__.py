@@ -19,7 +19,7 @@ from avatar3d.kernels.binding import (
 )
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
-from avatar3d.kernels.rasterizer import RasterStats, rasterize
+from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
 from avatar3d.kernels.ssim import l1_ssim_loss, ssim
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "outer_adamw_",
     "rasterize",
     "rasterize_mesh",
+    "rasterize_with_depth",
     "set_num_threads",
     "ssim",
     "torch_on_one_thread",

@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -16,6 +16,7 @@ from avatar3d.kernels import cuda
 
 __all__ = [
     "Backend",
+    "arrays",
     "backend_info",
     "check_devices",
     "check_tensor",
@@ -87,6 +88,12 @@ def _cuda_reason(device: torch.device) -> str:
     if device.type != "cuda":
         return f"there are none for {device.type!r}"
     return cuda.unusable(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def arrays(tensors: Sequence[Tensor | None]) -> list[np.ndarray | None]:
+    """What the native module takes: contiguous views of CPU tensors. As tensors they would cost
+    five times as long to pass, some 0.2 ms of a training step."""
+    return [None if t is None else t.detach().contiguous().numpy() for t in tensors]
 
 
 def set_num_threads(threads: int) -> None:

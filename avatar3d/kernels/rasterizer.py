@@ -5,10 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+from avatar3d.kernels import gsplat_backend, reference
+from avatar3d.kernels._backend import (
+    Backend,
+    arrays,
+    check_devices,
+    check_tensor,
+    native,
+    use_native,
+    warn_once,
+)
 
-__all__ = ["RasterStats", "rasterize"]
+__all__ = ["RasterStats", "rasterize", "rasterize_with_depth"]
 
 
 class RasterStats:
@@ -24,24 +32,28 @@ class RasterStats:
     def __init__(self) -> None:
         self._radii: Tensor | None = None
         self._probe: Tensor | None = None
+        self._means2d: Tensor | None = None  # gsplat's, which carries the sums as an attribute
 
     @property
     def radii(self) -> Tensor:
-        """(N,) half the larger side of the box where alpha >= 1/255, pixels; 0: not drawn."""
+        """([B,] N) half the larger side of the box where alpha >= 1/255, pixels; 0: not drawn."""
         if self._radii is None:
             raise RuntimeError("RasterStats is empty: pass it to rasterize first.")
         return self._radii
 
     @property
     def mean2d_grad(self) -> Tensor:
-        """(N,) length of sum over pixels of |d loss / d projected centre|, per pixel of motion.
+        """([B,] N) length of sum over pixels of |d loss / d projected centre|, per pixel of motion.
 
         The absolute values (gsplat's `absgrad`) keep opposite pulls on one large Gaussian from
         cancelling, which is the sign that it should be split.
         """
-        if self._probe is None or self._probe.grad is None:
+        sums = self._probe.grad if self._probe is not None else None
+        if self._means2d is not None:
+            sums = getattr(self._means2d, "absgrad", None)
+        if sums is None:
             raise RuntimeError("RasterStats has no gradient: call backward on the loss first.")
-        return torch.linalg.vector_norm(self._probe.grad, dim=-1)
+        return torch.linalg.vector_norm(sums, dim=-1).reshape(self.radii.shape)
 
 
 def rasterize(
@@ -59,7 +71,7 @@ def rasterize(
     stats: RasterStats | None = None,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Draw N Gaussians. Differentiable in all tensors but K.
+    """Draw N Gaussians, of one scene or of B at once. Differentiable in all tensors but K.
 
     Classic EWA splatting by gsplat's rules: 2D covariance + 0.3 I; near plane 0.01;
     alpha = min(0.999, opacity exp(-sigma)), skipped under 1/255; front to back by camera depth
@@ -67,44 +79,33 @@ def rasterize(
     less. Gaussians with a non-finite value, an opacity under 1/255 or a standard deviation over
     1e9 pixels are not drawn and get zero gradients. A zero quaternion is the identity.
 
+    Every tensor may have a leading dimension B of its own, several cameras or frames in one call;
+    those without one are shared. Results then have it too. On the CPU the result is the same bits
+    from run to run and for any number of threads. CUDA tensors are drawn by gsplat.
+
     Args:
-        means: (N, 3) world, metres.
-        quats: (N, 4) wxyz, any length.
-        scales: (N, 3) standard deviations, metres.
-        opacities: (N,) in [0, 1].
-        colors: (N, 3).
-        viewmat: (4, 4) world to camera (OpenCV axes).
-        K: (3, 3) pixels; the centre of the top-left pixel is (0.5, 0.5). Skew is ignored.
-        background: (3,) or (height, width, 3); black if None.
+        means: ([B,] N, 3) world, metres.
+        quats: ([B,] N, 4) wxyz, any length.
+        scales: ([B,] N, 3) standard deviations, metres.
+        opacities: ([B,] N) in [0, 1].
+        colors: ([B,] N, 3).
+        viewmat: ([B,] 4, 4) world to camera (OpenCV axes).
+        K: ([B,] 3, 3) pixels; the centre of the top-left pixel is (0.5, 0.5). Skew is ignored.
+        background: (3,), (B, 3) or ([B,] height, width, 3); black if None.
         stats: filled for densification; its gradient arrives with backward.
 
     Returns:
-        image (height, width, 3), background included, and alpha (height, width).
+        image ([B,] height, width, 3), background included, and alpha ([B,] height, width).
 
     Raises:
         ValueError: an argument has the wrong shape, dtype or device.
     """
-    fast = use_native(backend)
-    n = means.shape[0] if isinstance(means, Tensor) and means.ndim else 0
-    if background is None:
-        background = torch.zeros(3, dtype=means.dtype, device=means.device)
-    _check(means, quats, scales, opacities, colors, viewmat, K, width, height, background, fast)
-    probe = None
-    if stats is not None:
-        probe = stats._probe = torch.zeros(
-            n, 2, dtype=means.dtype, device=means.device, requires_grad=torch.is_grad_enabled()
-        )
-    arguments = (means, quats, scales, opacities, colors, viewmat, K, background)
-    if fast:
-        image, alpha, radii, _ = _rasterize(*arguments, probe, width, height)
-    else:
-        image, alpha, radii = reference.rasterize(*arguments, width, height, probe=probe)
-    if stats is not None:
-        stats._radii = radii.detach()
+    scene = (means, quats, scales, opacities, colors, viewmat, K, width, height, background)
+    image, alpha, _ = _draw(*scene, False, stats, backend)
     return image, alpha
 
 
-def _check(
+def rasterize_with_depth(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -114,24 +115,137 @@ def _check(
     K: Tensor,
     width: int,
     height: int,
-    background: Tensor,
-    fast: bool,
-) -> None:
-    check_tensor("means", means, (None, 3), float32=fast, form="(N, 3)")
-    n = means.shape[0]
-    check_tensor("quats", quats, (n, 4), float32=fast, form=f"(N, 4) with N = {n}")
-    check_tensor("scales", scales, (n, 3), float32=fast, form=f"(N, 3) with N = {n}")
-    check_tensor("opacities", opacities, (n,), float32=fast, form=f"(N,) with N = {n}")
-    check_tensor("colors", colors, (n, 3), float32=fast, form=f"(N, 3) with N = {n}")
-    check_tensor("viewmat", viewmat, (4, 4), float32=fast, form="(4, 4)")
-    check_tensor("K", K, (3, 3), float32=fast, form="(3, 3)")
+    background: Tensor | None = None,
+    *,
+    stats: RasterStats | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`rasterize`, and camera z blended like a colour, differentiable too.
+
+    Returns:
+        image, alpha and depth ([B,] height, width): sum of weight * camera z, metres (gsplat's
+        "D"); divide by alpha for the expected depth of what was hit.
+    """
+    scene = (means, quats, scales, opacities, colors, viewmat, K, width, height, background)
+    return _draw(*scene, True, stats, backend)
+
+
+def _draw(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    background: Tensor | None,
+    with_depth: bool,
+    stats: RasterStats | None,
+    backend: Backend,
+) -> tuple[Tensor, Tensor, Tensor]:
+    method = _method(means, backend)
+    if method == "copies":
+        tensors = (means, quats, scales, opacities, colors, viewmat, K)
+        moved = (t.cpu() if isinstance(t, Tensor) else t for t in tensors)
+        ground = background.cpu() if isinstance(background, Tensor) else background
+        drawn = _draw(*moved, width, height, ground, with_depth, stats, "native")
+        image, alpha, depth = (t.to(means.device) for t in drawn)
+        return image, alpha, depth
+    if background is None and isinstance(means, Tensor):
+        background = torch.zeros(3, dtype=means.dtype, device=means.device)
+    flat = isinstance(background, Tensor) and background.ndim < 3
+    shapes = {**_SHAPES, "background": (3,) if flat else (height, width, 3)}
+    given = dict(
+        zip(
+            shapes,
+            (means, quats, scales, opacities, colors, viewmat, K, background),
+            strict=True,
+        )
+    )
+    images = _check(given, shapes, width, height, float32=method == "native")
+    # From here on every tensor has a leading dimension, the number of images or 1.
+    scene: Any = [t if t.ndim > len(shapes[name]) else t[None] for name, t in given.items()]
+    probe = means2d = None
+    if method == "gsplat":
+        draw: Any = gsplat_backend.rasterize
+        drawn = draw(*scene, width, height, depth=with_depth, absgrad=stats is not None)
+        image, alpha, radii, means2d = drawn.image, drawn.alpha, drawn.radii, drawn.means2d
+        depth = alpha if drawn.depth is None else drawn.depth
+    else:
+        if stats is not None:
+            probe = torch.zeros(
+                images or 1, scene[0].shape[1], 2, dtype=means.dtype, device=means.device,
+                requires_grad=torch.is_grad_enabled(),
+            )  # fmt: skip
+        draw = _rasterize if method == "native" else reference.rasterize
+        image, alpha, depth, radii, *_ = draw(*scene, probe, width, height, with_depth)
+    if images is None:
+        # not [0], whose backward fills a whole batch of zeros
+        image, alpha, radii = image.squeeze(0), alpha.squeeze(0), radii.squeeze(0)
+        depth = depth.squeeze(0) if with_depth else depth
+    if stats is not None:
+        stats._radii, stats._probe, stats._means2d = radii.detach(), probe, means2d
+    return image, alpha, depth
+
+
+# What each argument is in one scene.
+_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "means": ("N", 3),
+    "quats": ("N", 4),
+    "scales": ("N", 3),
+    "opacities": ("N",),
+    "colors": ("N", 3),
+    "viewmat": (4, 4),
+    "K": (3, 3),
+}
+
+
+def _method(means: Tensor, backend: Backend) -> str:
+    """One of "native", "gsplat", "copies" (CUDA tensors drawn by the CPU) and "reference"."""
+    if backend == "reference" or not (isinstance(means, Tensor) and means.is_cuda):
+        return "native" if use_native(backend) else "reference"
+    reason = gsplat_backend.unusable()
+    if not reason:
+        return "gsplat"
+    if backend == "native":
+        raise RuntimeError(f"the CUDA rasteriser is not available: {reason}.")
+    warn_once(
+        f"gsplat is not available ({reason}), so CUDA tensors are drawn by the CPU, which costs the "
+        "copies; `avatar3d doctor` says more."
+    )
+    return "copies" if use_native(backend) else "reference"
+
+
+def _check(
+    given: dict[str, Any],
+    shapes: dict[str, tuple[int | str, ...]],
+    width: int,
+    height: int,
+    *,
+    float32: bool,
+) -> int | None:
+    """The number of images, None if no tensor has that dimension. Raises ValueError."""
     if not (1 <= width <= 65536 and 1 <= height <= 65536):
         raise ValueError(f"width x height is {width} x {height}, expected 1 to 65536 each.")
-    shape: tuple[int, ...] = (3,)
-    if isinstance(background, Tensor) and background.ndim == 3:
-        shape = (height, width, 3)
-    form = f"(3,) or (height, width, 3) = ({height}, {width}, 3)"
-    check_tensor("background", background, shape, float32=fast, form=form)
+    known: dict[str, int | None] = {"B": None, "N": None}
+    for name, tensor in given.items():
+        one = shapes[name]
+        batched = isinstance(tensor, Tensor) and tensor.ndim == len(one) + 1
+        names = ("B", *one) if batched else one
+        sizes = tuple(known[d] if isinstance(d, str) else d for d in names)
+        form = f"([B,] {', '.join(map(str, one))})"
+        if name == "background":
+            form = f"(3,), (B, 3) or ([B,] {height}, {width}, 3)"
+        facts = [f"{k} = {v}" for k, v in known.items() if v is not None and k in names]
+        form += f" with {', '.join(facts)}" if facts else ""
+        check_tensor(name, tensor, sizes, float32=float32, form=form)
+        known.update({d: n for d, n in zip(names, tensor.shape, strict=True) if isinstance(d, str)})
+    if known["B"] == 0:
+        raise ValueError("the batch has no images, expected B of at least 1.")
+    check_devices(**given)
+    return known["B"]
 
 
 @torch.library.custom_op("avatar3d::rasterize", mutates_args=(), device_types="cpu")
@@ -147,15 +261,36 @@ def _rasterize(
     probe: Tensor | None,
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """image, alpha, radii and a token that stands for the native state the backward reuses."""
-    tensors = (means, quats, scales, opacities, colors, viewmat, K, background)
-    scene = native().Scene(*(t.detach().contiguous() for t in tensors), width, height)
-    image = torch.empty(height, width, 3)
-    alpha = torch.empty(height, width)
-    radii = torch.empty(means.shape[0])
-    token = native().rasterize(scene, image, alpha, radii)
-    return image, alpha, radii, token
+    with_depth: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """image, alpha, depth (empty if not wanted), radii, and a token that stands for the native
+    state that the backward reuses. Each tensor has a leading dimension: the images', or 1."""
+    scene = [means, quats, scales, opacities, colors, viewmat, K, background]
+    image, alpha, depth, radii = _outputs(scene, width, height, with_depth)
+    token = _forward(scene, image, alpha, depth if with_depth else None, radii)
+    return image, alpha, depth, radii, token
+
+
+def _outputs(scene: list[Tensor], width: int, height: int, with_depth: bool) -> list[Tensor]:
+    images, new = max(len(t) for t in scene), scene[0].new_empty
+    return [
+        new(images, height, width, 3),
+        new(images, height, width),
+        new(images, height, width) if with_depth else new(0),
+        new(images, scene[0].shape[1]),
+    ]
+
+
+def _forward(
+    scene: list[Tensor], image: Tensor, alpha: Tensor, depth: Tensor | None, radii: Tensor
+) -> Tensor:
+    native_scene = native().Scene(*arrays(scene), *_size(image))
+    return native().rasterize(native_scene, *arrays([image, alpha, depth, radii]))
+
+
+def _size(image: Tensor) -> tuple[int, int, int]:
+    """images, width, height"""
+    return image.shape[0], image.shape[2], image.shape[1]
 
 
 @_rasterize.register_fake
@@ -171,110 +306,109 @@ def _(
     probe: Tensor | None,
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        means.new_empty(height, width, 3),
-        means.new_empty(height, width),
-        means.new_empty(means.shape[0]),
-        means.new_empty(1, dtype=torch.uint8),
-    )
+    with_depth: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    scene = [means, quats, scales, opacities, colors, viewmat, K, background]
+    image, alpha, depth, radii = _outputs(scene, width, height, with_depth)
+    return image, alpha, depth, radii, means.new_empty(1, dtype=torch.uint8)
 
 
 @torch.library.custom_op("avatar3d::rasterize_backward", mutates_args=(), device_types="cpu")
 def _rasterize_backward(
     v_image: Tensor,
     v_alpha: Tensor | None,
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmat: Tensor,
-    K: Tensor,
-    background: Tensor,
+    v_depth: Tensor | None,
+    scene: list[Tensor],
     image: Tensor,
     alpha: Tensor,
+    depth: Tensor,
     token: Tensor,
-    width: int,
-    height: int,
     wanted: list[bool],
 ) -> list[Tensor]:
     """Gradients of means, quats, scales, opacities, colors; then of viewmat, background and the
     probe, each only if wanted and otherwise empty."""
-    tensors = [
-        t.detach().contiguous()
-        for t in (means, quats, scales, opacities, colors, viewmat, K, background)
-    ]
-    scene = native().Scene(*tensors, width, height)
-    grads = [torch.empty_like(t) for t in tensors[:5]]
+    images, n = image.shape[0], scene[0].shape[1]
+    grads = [t.new_empty(images, *t.shape[1:]) for t in scene[:5]]
     extra = [
-        torch.empty_like(tensors[5]) if wanted[0] else None,
-        torch.empty_like(tensors[7]) if wanted[1] else None,
-        torch.empty(means.shape[0], 2) if wanted[2] else None,
+        image.new_empty(images, *shape) if want else None
+        for shape, want in zip(_extra_shapes(scene, n), wanted, strict=True)
     ]
-    v_image = v_image.contiguous()
-    v_alpha = None if v_alpha is None else v_alpha.contiguous()
-    if not native().rasterize_backward(
-        scene, token, v_image, v_alpha, image, alpha, *grads, *extra
-    ):
+    native_scene = native().Scene(*arrays(scene), *_size(image))
+    given = arrays([v_image, v_alpha, v_depth, image, alpha, depth, *grads, *extra])
+    if not native().rasterize_backward(native_scene, token.numpy(), *given):
         # The token is a copy (a saved-tensor hook, say), so its state is gone: make it anew.
-        token = native().rasterize(
-            scene, torch.empty_like(image), torch.empty_like(alpha), torch.empty(means.shape[0])
+        token = _forward(
+            scene,
+            torch.empty_like(image),
+            torch.empty_like(alpha),
+            torch.empty_like(depth) if v_depth is not None else None,
+            image.new_empty(images, n),
         )
-        native().rasterize_backward(scene, token, v_image, v_alpha, image, alpha, *grads, *extra)
-    return grads + [torch.empty(0) if g is None else g for g in extra]
+        native().rasterize_backward(native_scene, token.numpy(), *given)
+    shared = [*scene[:5], scene[5], scene[7], None]
+    return [
+        image.new_empty(0) if g is None else _sum_if_shared(g, t)
+        for g, t in zip(grads + extra, shared, strict=True)
+    ]
+
+
+def _extra_shapes(scene: list[Tensor], n: int) -> list[tuple[int, ...]]:
+    return [(4, 4), tuple(scene[7].shape[1:]), (n, 2)]
+
+
+def _sum_if_shared(grad: Tensor, tensor: Tensor | None) -> Tensor:
+    """The gradient of what all images share is the sum of theirs."""
+    if tensor is None or len(tensor) == len(grad):
+        return grad
+    return grad.sum(0, keepdim=True)
 
 
 @_rasterize_backward.register_fake
 def _(
     v_image: Tensor,
     v_alpha: Tensor | None,
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmat: Tensor,
-    K: Tensor,
-    background: Tensor,
+    v_depth: Tensor | None,
+    scene: list[Tensor],
     image: Tensor,
     alpha: Tensor,
+    depth: Tensor,
     token: Tensor,
-    width: int,
-    height: int,
     wanted: list[bool],
 ) -> list[Tensor]:
-    empty = means.new_empty(0)
+    shapes = _extra_shapes(scene, scene[0].shape[1])
+    leading = (len(scene[5]), len(scene[7]), image.shape[0])
     return [
-        *(torch.empty(t.shape) for t in (means, quats, scales, opacities, colors)),
-        torch.empty(viewmat.shape) if wanted[0] else empty,
-        torch.empty(background.shape) if wanted[1] else empty,
-        torch.empty(means.shape[0], 2) if wanted[2] else empty,
+        *(t.new_empty(t.shape) for t in scene[:5]),
+        *(
+            image.new_empty((count, *shape) if want else 0)
+            for count, shape, want in zip(leading, shapes, wanted, strict=True)
+        ),
     ]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    image, alpha, radii, token = output
-    ctx.save_for_backward(*inputs[:8], image, alpha, token)
+    image, alpha, depth, radii, token = output
+    ctx.save_for_backward(*inputs[:8], image, alpha, depth, token)
     ctx.mark_non_differentiable(radii, token)
     ctx.set_materialize_grads(False)
-    ctx.size = inputs[9:11]
+    ctx.with_depth = inputs[11]
 
 
 def _backward(
-    ctx: Any, v_image: Tensor | None, v_alpha: Tensor | None, *_: Any
+    ctx: Any, v_image: Tensor | None, v_alpha: Tensor | None, v_depth: Tensor | None, *_: Any
 ) -> tuple[Tensor | None, ...]:
     need = ctx.needs_input_grad
-    saved = ctx.saved_tensors
+    *scene, image, alpha, depth, token = ctx.saved_tensors
     if v_image is None:
-        v_image = torch.zeros_like(saved[8])
-    grads = _rasterize_backward(v_image, v_alpha, *saved, *ctx.size, [need[5], need[7], need[8]])
-    result = [g if wanted else None for g, wanted in zip(grads[:5], need[:5], strict=True)]
-    viewmat, background, probe = (
-        g if wanted else None
-        for g, wanted in zip(grads[5:], (need[5], need[7], need[8]), strict=True)
+        v_image = torch.zeros_like(image)
+    if not ctx.with_depth:
+        v_depth = None
+    wanted = [need[5], need[7], need[8]]
+    *grads, viewmat, background, probe = _rasterize_backward(
+        v_image, v_alpha, v_depth, scene, image, alpha, depth, token, wanted
     )
-    return (*result, viewmat, None, background, probe, None, None)
+    arrived = [*grads, viewmat, None, background, probe, None, None, None]
+    return tuple(g if wants else None for g, wants in zip(arrived, need, strict=True))
 
 
 _rasterize.register_autograd(_backward, setup_context=_setup_context)

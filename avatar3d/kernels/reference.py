@@ -40,18 +40,33 @@ def rasterize(
     viewmat: Tensor,
     K: Tensor,
     background: Tensor,
+    probe: Tensor | None,
     width: int,
     height: int,
+    with_depth: bool,
     *,
-    probe: Tensor | None = None,
     tile: int = 32,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Dense blending, tile by tile so that memory stays bounded: image, alpha, radii.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Dense blending, tile by tile so that memory stays bounded: image, alpha, depth, radii.
 
     Args:
-        probe: (N, 2) zeros; its gradient becomes sum over pixels of |gradient at the centre|.
+        probe: (B, N, 2) zeros; its gradient becomes sum over pixels of |gradient at the centre|.
         tile: side in pixels of the squares worked on at a time; does not change the result.
     """
+    scene = (means, quats, scales, opacities, colors, viewmat, K, background)
+    drawn = []
+    for i in range(max(len(t) for t in scene)):
+        one = tuple(t[i if len(t) > 1 else 0] for t in scene)
+        own_probe = None if probe is None else probe[i]
+        drawn.append(_rasterize_one(one, width, height, own_probe, tile))
+    image, alpha, depth, radii = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+    return image, alpha, depth if with_depth else means.new_empty(0), radii
+
+
+def _rasterize_one(
+    scene: tuple[Tensor, ...], width: int, height: int, probe: Tensor | None, tile: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    means, quats, scales, opacities, colors, viewmat, K, background = scene
     attributes = torch.cat([means, quats, scales, opacities[:, None], colors], dim=-1)
     camera = (viewmat, K, width, height)
     with torch.no_grad():
@@ -62,8 +77,8 @@ def rasterize(
         index = index[(depths > NEAR) & (depths < FAR) & (wide < MAX_VARIANCE)]
         order = (means[index] @ viewmat[2, :3] + viewmat[2, 3]).argsort(stable=True)
         index = index[order]
-    centers, covs, _ = project(means[index], quats[index], scales[index], *camera)
-    opacity, color = opacities[index], colors[index]
+    centers, covs, depth = project(means[index], quats[index], scales[index], *camera)
+    opacity, color = opacities[index], torch.cat([colors[index], depth[:, None]], dim=-1)
     with torch.no_grad():
         reach = 2 * torch.log(opacity / MIN_ALPHA)
         half = (reach[:, None] * covs.diagonal(dim1=-2, dim2=-1)).sqrt()
@@ -88,7 +103,7 @@ def rasterize(
             )  # fmt: skip
         rows.append(torch.cat(columns, dim=1))
     pixels = torch.cat(rows, dim=0)
-    return pixels[..., :3], pixels[..., 3], radii
+    return pixels[..., :3], pixels[..., 4], pixels[..., 3], radii
 
 
 def project(
@@ -138,7 +153,7 @@ def _blend(
     y0: int,
     probe: Tensor | None,
 ) -> Tensor:
-    """One tile, Gaussians front to back: (h, w, 4) colour and alpha."""
+    """One tile, Gaussians front to back: (h, w, 5) colour, depth and alpha."""
     h, w = background.shape[:2]
     options: dict[str, Any] = {"dtype": centers.dtype, "device": centers.device}
     xs = torch.arange(w, **options) + (x0 + 0.5)
@@ -153,14 +168,19 @@ def _blend(
     with torch.no_grad():
         seen = alpha >= MIN_ALPHA
         after = torch.cumprod(1 - alpha * seen, dim=0)
-        # exclusive stop: the Gaussian that would cross the limit is itself not drawn
-        seen &= ~(after <= MIN_TRANSMITTANCE).cummax(0).values if len(alpha) else seen
+        # exclusive stop: the Gaussian that would cross the limit is itself not drawn; the product
+        # never rises again, so nor is any behind it
+        seen &= after > MIN_TRANSMITTANCE
     alpha = alpha * seen
-    transmittance = torch.cumprod(torch.cat([alpha.new_ones(1, h * w), 1 - alpha]), dim=0)
-    weights = alpha * transmittance[:-1]
+    # Not cumprod, whose derivative torch.compile refuses; nor will it take a sum over what may be a
+    # single row, so there are two before the first Gaussian.
+    light = torch.cat([alpha.new_zeros(2, h * w), torch.log1p(-alpha)])
+    transmittance = torch.exp(torch.cumsum(light, dim=0))
+    weights = alpha * transmittance[1:-1]
     left = transmittance[-1][:, None]
-    image = weights.T @ colors + left * background.reshape(-1, 3)
-    return torch.cat([image, 1 - left], dim=-1).reshape(h, w, 4)
+    values = weights.T @ colors
+    image = values[:, :3] + left * background.reshape(-1, 3)
+    return torch.cat([image, values[:, 3:], 1 - left], dim=-1).reshape(h, w, 5)
 
 
 class _OffsetsWithProbe(torch.autograd.Function):

@@ -43,14 +43,17 @@ struct RasterInput {
 struct RasterOutput {
   float* image;  // (H, W, 3)
   float* alpha;  // (H, W)
+  float* depth;  // (H, W) camera z, weighted like the colours, or null
   float* radii;  // (N,) pixels, 0 when not drawn
 };
 
 struct RasterGradient {
   const float* v_image;  // (H, W, 3)
   const float* v_alpha;  // (H, W), or null for zeros
+  const float* v_depth;  // (H, W), or null for zeros
   const float* image;    // the forward's outputs
   const float* alpha;
+  const float* depth;  // null when v_depth is
   float* means;
   float* quats;
   float* scales;
@@ -66,12 +69,13 @@ struct RasterGradient {
 struct RasterState {
   Buffer splats;      // Splat[N]
   Buffer rects;       // TileRect[N]
-  Buffer slot_start;  // int64[N + 1]
+  Buffer slot_in_chunk, chunk_slots;  // int32[N], int64[]: where each Gaussian's slots begin
   Buffer tile_start;  // int32[tiles + 1]
   Buffer list;        // Entry[M]: Gaussians of each tile, front to back
   Buffer mask;        // uint64[M]: blocks of the tile that the Gaussian touches
   Buffer slots;       // float[M][16]: gradients of each pair
-  Buffer depths, keys, keys2, order, order2, counts, partial;
+  Buffer depths;      // float[N]: camera z, negative when not drawn
+  Buffer keys, keys2, order, order2, sorted, sorts, corners, next, partial;
   int tiles_x = 0, tiles_y = 0;
   int64_t entries = 0;
 };
@@ -149,8 +153,10 @@ struct PixelInput {
 
 struct Kernels {
   const char* name;
-  void (*rasterize)(const RasterInput&, const RasterOutput&, RasterState&, int threads);
-  void (*rasterize_backward)(const RasterInput&, const RasterGradient&, RasterState&, int threads);
+  // arrays of `images` scenes of one size and one number of Gaussians
+  void (*rasterize)(const RasterInput*, const RasterOutput*, RasterState*, int images, int threads);
+  void (*rasterize_backward)(const RasterInput*, const RasterGradient*, RasterState*, int images,
+                             int threads);
   // gradient (H, W, 3) at the image, or null; returns the loss
   double (*l1_ssim)(const SsimInput&, float* gradient, Buffer& scratch, int threads);
   void (*rasterize_mesh)(const MeshInput&, int32_t* face, float* bary, float* depth, int threads);

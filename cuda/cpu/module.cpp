@@ -40,15 +40,16 @@ void release(Buffer& b) {
 // frees it; a copy of that tensor has another address and is simply not recognised.
 struct State {
   uint8_t anchor = 0;
-  RasterState raster;
+  std::vector<RasterState> rasters;  // one for each image
   Buffer scratch;
   std::mutex in_use;
   ~State() {
-    RasterState& r = raster;
-    for (Buffer* b :
-         {&r.splats, &r.rects, &r.slot_start, &r.tile_start, &r.list, &r.mask, &r.slots, &r.depths,
-          &r.keys, &r.keys2, &r.order, &r.order2, &r.counts, &r.partial, &scratch})
-      release(*b);
+    for (RasterState& r : rasters)
+      for (Buffer* b : {&r.splats, &r.rects, &r.slot_in_chunk, &r.chunk_slots, &r.tile_start, &r.list, &r.mask,
+                        &r.slots, &r.depths, &r.keys, &r.keys2, &r.order, &r.order2, &r.sorted,
+                        &r.sorts, &r.corners, &r.next, &r.partial})
+        release(*b);
+    release(scratch);
   }
 };
 
@@ -121,39 +122,73 @@ void expect(const Array& a, size_t size, const char* name) {
                                 " values, expected " + std::to_string(size));
 }
 
+// B images of N Gaussians. Every tensor has a leading dimension, B or, where the images share it, 1.
 struct Scene {
   FloatIn means, quats, scales, opacities, colors, viewmat, intrinsics, background;
-  int width, height;
+  int images, width, height;
 
-  RasterInput view() const {
-    const size_t n = opacities.size(), pixels = (size_t)width * (size_t)height;
-    if (width < 1 || height < 1 || width > 65535 * 16 || height > 65535 * 16 || n > 0x7ffffff0)
+  size_t count() const { return opacities.shape(1); }
+  size_t pixels() const { return (size_t)width * (size_t)height; }
+
+  void check() const {
+    const size_t n = count(), b = (size_t)images;
+    if (images < 1 || width < 1 || height < 1 || width > 65535 * 16 || height > 65535 * 16 ||
+        n > 0x7ffffff0 || b * ((n + 255) / 256 + pixels() / 64 + 1) > 0x7ffffff0)
       throw std::invalid_argument("image or scene size out of range");
-    expect(means, 3 * n, "means");
-    expect(quats, 4 * n, "quats");
-    expect(scales, 3 * n, "scales");
-    expect(colors, 3 * n, "colors");
-    expect(viewmat, 16, "viewmat");
-    expect(intrinsics, 9, "K");
-    const bool is_image = background.ndim() == 3;
-    expect(background, is_image ? 3 * pixels : 3, "background");
-    return RasterInput{
-        (int)n,        means.data(),   quats.data(),      scales.data(),     opacities.data(),
-        colors.data(), viewmat.data(), intrinsics.data(), background.data(), is_image,
-        width,         height};
+    expect_shared(means, 3 * n, "means");
+    expect_shared(quats, 4 * n, "quats");
+    expect_shared(scales, 3 * n, "scales");
+    expect_shared(opacities, n, "opacities");
+    expect_shared(colors, 3 * n, "colors");
+    expect_shared(viewmat, 16, "viewmat");
+    expect_shared(intrinsics, 9, "K");
+    expect_shared(background, background.ndim() == 4 ? 3 * pixels() : 3, "background");
+  }
+
+  void expect_shared(const FloatIn& a, size_t size, const char* name) const {
+    expect(a, a.shape(0) == 1 ? size : size * (size_t)images, name);
+  }
+
+  const float* of(const FloatIn& a, int image) const {
+    return a.data() + (a.shape(0) == 1 ? 0 : a.size() / (size_t)images * (size_t)image);
+  }
+
+  RasterInput view(int i) const {
+    return RasterInput{(int)count(),      of(means, i),      of(quats, i),
+                       of(scales, i),     of(opacities, i),  of(colors, i),
+                       of(viewmat, i),    of(intrinsics, i), of(background, i),
+                       background.ndim() == 4, width,        height};
   }
 };
 
-ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, FloatOut radii) {
-  const RasterInput in = scene.view();
-  const size_t pixels = (size_t)in.width * (size_t)in.height;
-  expect(image, 3 * pixels, "image");
-  expect(alpha, pixels, "alpha");
-  expect(radii, (size_t)in.count, "radii");
+// The part of an output that belongs to one image, or null.
+float* part(const std::optional<FloatOut>& a, size_t size, int image) {
+  return a ? a->data() + size * (size_t)image : nullptr;
+}
+const float* part(const std::optional<FloatIn>& a, size_t size, int image) {
+  return a ? a->data() + size * (size_t)image : nullptr;
+}
+
+ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, std::optional<FloatOut> depth,
+                  FloatOut radii) {
+  scene.check();
+  const size_t n = scene.count(), pixels = scene.pixels(), b = (size_t)scene.images;
+  expect(image, 3 * pixels * b, "image");
+  expect(alpha, pixels * b, "alpha");
+  if (depth) expect(*depth, pixels * b, "depth");
+  expect(radii, n * b, "radii");
+  std::vector<RasterInput> in;
+  std::vector<RasterOutput> out;
+  for (int i = 0; i < scene.images; i++) {
+    in.push_back(scene.view(i));
+    out.push_back({image.data() + 3 * pixels * i, alpha.data() + pixels * i,
+                   part(depth, pixels, i), radii.data() + n * i});
+  }
   std::shared_ptr<State> state = pool().take();
   {
     nb::gil_scoped_release unlocked;
-    settings().kernels->rasterize(in, {image.data(), alpha.data(), radii.data()}, state->raster,
+    if (state->rasters.size() < b) state->rasters.resize(b);
+    settings().kernels->rasterize(in.data(), out.data(), state->rasters.data(), scene.images,
                                   settings().threads);
   }
   pool().publish(state);
@@ -161,43 +196,49 @@ ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, FloatOut r
   return ByteOut(&state->anchor, {1}, owner);
 }
 
-// False when the state is unknown: the tensor was copied, so the caller must run the forward again.
+// Every gradient has a leading dimension B. False when the state is unknown: the tensor was copied, so
+// the caller must run the forward again.
 bool rasterize_backward(const Scene& scene, ByteIn token, FloatIn v_image,
-                        std::optional<FloatIn> v_alpha, FloatIn image, FloatIn alpha,
-                        FloatOut means, FloatOut quats, FloatOut scales, FloatOut opacities,
-                        FloatOut colors, std::optional<FloatOut> viewmat,
-                        std::optional<FloatOut> background, std::optional<FloatOut> mean2d) {
+                        std::optional<FloatIn> v_alpha, std::optional<FloatIn> v_depth,
+                        FloatIn image, FloatIn alpha, FloatIn depth, FloatOut means, FloatOut quats,
+                        FloatOut scales, FloatOut opacities, FloatOut colors,
+                        std::optional<FloatOut> viewmat, std::optional<FloatOut> background,
+                        std::optional<FloatOut> mean2d) {
   const std::shared_ptr<State> state = pool().find(token.data());
   if (!state) return false;
-  const RasterInput in = scene.view();
-  const size_t n = (size_t)in.count, pixels = (size_t)in.width * (size_t)in.height;
-  expect(v_image, 3 * pixels, "v_image");
-  if (v_alpha) expect(*v_alpha, pixels, "v_alpha");
-  expect(image, 3 * pixels, "image");
-  expect(alpha, pixels, "alpha");
-  expect(means, 3 * n, "v_means");
-  expect(quats, 4 * n, "v_quats");
-  expect(scales, 3 * n, "v_scales");
-  expect(opacities, n, "v_opacities");
-  expect(colors, 3 * n, "v_colors");
-  if (viewmat) expect(*viewmat, 16, "v_viewmat");
-  if (background) expect(*background, in.background_is_image ? 3 * pixels : 3, "v_background");
-  if (mean2d) expect(*mean2d, 2 * n, "v_mean2d");
-  const RasterGradient grad = {v_image.data(),
-                               v_alpha ? v_alpha->data() : nullptr,
-                               image.data(),
-                               alpha.data(),
-                               means.data(),
-                               quats.data(),
-                               scales.data(),
-                               opacities.data(),
-                               colors.data(),
-                               viewmat ? viewmat->data() : nullptr,
-                               background ? background->data() : nullptr,
-                               mean2d ? mean2d->data() : nullptr};
+  scene.check();
+  const size_t n = scene.count(), pixels = scene.pixels(), b = (size_t)scene.images;
+  const size_t background_size = scene.background.ndim() == 4 ? 3 * pixels : 3;
+  if (state->rasters.size() < b) throw std::invalid_argument("the state is of fewer images");
+  expect(v_image, 3 * pixels * b, "v_image");
+  if (v_alpha) expect(*v_alpha, pixels * b, "v_alpha");
+  if (v_depth) expect(*v_depth, pixels * b, "v_depth");
+  expect(image, 3 * pixels * b, "image");
+  expect(alpha, pixels * b, "alpha");
+  if (v_depth) expect(depth, pixels * b, "depth");
+  expect(means, 3 * n * b, "v_means");
+  expect(quats, 4 * n * b, "v_quats");
+  expect(scales, 3 * n * b, "v_scales");
+  expect(opacities, n * b, "v_opacities");
+  expect(colors, 3 * n * b, "v_colors");
+  if (viewmat) expect(*viewmat, 16 * b, "v_viewmat");
+  if (background) expect(*background, background_size * b, "v_background");
+  if (mean2d) expect(*mean2d, 2 * n * b, "v_mean2d");
+  std::vector<RasterInput> in;
+  std::vector<RasterGradient> grad;
+  for (int i = 0; i < scene.images; i++) {
+    in.push_back(scene.view(i));
+    grad.push_back({v_image.data() + 3 * pixels * i, part(v_alpha, pixels, i),
+                    part(v_depth, pixels, i), image.data() + 3 * pixels * i,
+                    alpha.data() + pixels * i, v_depth ? depth.data() + pixels * i : nullptr,
+                    means.data() + 3 * n * i, quats.data() + 4 * n * i, scales.data() + 3 * n * i,
+                    opacities.data() + n * i, colors.data() + 3 * n * i, part(viewmat, 16, i),
+                    part(background, background_size, i), part(mean2d, 2 * n, i)});
+  }
   nb::gil_scoped_release unlocked;
   std::lock_guard<std::mutex> guard(state->in_use);
-  settings().kernels->rasterize_backward(in, grad, state->raster, settings().threads);
+  settings().kernels->rasterize_backward(in.data(), grad.data(), state->rasters.data(),
+                                         scene.images, settings().threads);
   return true;
 }
 
@@ -448,13 +489,13 @@ void throw_too_many_entries() {
 NB_MODULE(_native, m) {
   m.doc() = "CPU kernels of avatar3d; use them through avatar3d.kernels.";
   nb::class_<Scene>(m, "Scene")
-      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, int,
+      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, int, int,
                     int>());
-  m.def("rasterize", &rasterize);
   const auto none = [] { return nb::arg().none(); };
-  m.def("rasterize_backward", &rasterize_backward, nb::arg(), nb::arg(), nb::arg(), none(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), none(), none(),
-        none());
+  m.def("rasterize", &rasterize, nb::arg(), nb::arg(), nb::arg(), none(), nb::arg());
+  m.def("rasterize_backward", &rasterize_backward, nb::arg(), nb::arg(), nb::arg(), none(), none(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        none(), none(), none());
   m.def("l1_ssim", &l1_ssim, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg().none());
   m.def("rasterize_mesh", &rasterize_mesh);

@@ -1,22 +1,24 @@
-// Front-to-back blending, one tile at a time with its state in L1: for each Gaussian, for each
-// block of the tile that its ellipse touches, kWidth pixels at once.
+// Front-to-back blending, one tile at a time and a chunk of its Gaussians at a time: for each block
+// of kWidth pixels, the Gaussians whose ellipse touches it, with the pixels in registers.
 #pragma once
 
+#include "bit_transpose.h"
 #include "raster_tiles.h"
 
 namespace {
 
-// Pixel centres of every block, relative to the tile's corner.
+// Pixel centres of a column's and of a row's blocks, relative to the tile's corner.
 struct BlockTable {
-  alignas(64) float x[kBlocks][kWidth];
-  alignas(64) float y[kBlocks][kWidth];
+  alignas(64) float columns[kBlocksX][kWidth];
+  alignas(64) float rows[kBlocksY][kWidth];
   BlockTable() {
-    for (int b = 0; b < kBlocks; b++)
-      for (int l = 0; l < kWidth; l++) {
-        x[b][l] = (float)(b % kBlocksX * kBlockX + l % kBlockX) + 0.5f;
-        y[b][l] = (float)(b / kBlocksX * kBlockY + l / kBlockX) + 0.5f;
-      }
+    for (int l = 0; l < kWidth; l++) {
+      for (int b = 0; b < kBlocksX; b++) columns[b][l] = (float)(b * kBlockX + l % kBlockX) + 0.5f;
+      for (int b = 0; b < kBlocksY; b++) rows[b][l] = (float)(b * kBlockY + l / kBlockX) + 0.5f;
+    }
   }
+  Vec x(int block) const { return load(columns[block % kBlocksX]); }
+  Vec y(int block) const { return load(rows[block / kBlocksX]); }
 };
 
 constexpr uint64_t kAllBlocks = kBlocks == 64 ? ~0ull : ((1ull << (kBlocks & 63)) - 1);
@@ -131,66 +133,78 @@ A3D_INLINE uint64_t touched_blocks(const Splat& s, float gx, float gy, const Row
   return row_spans(column, valid);
 }
 
-// A splat broadcast to vectors, and log2(alpha) of it over one block.
-struct SplatVectors {
-  Vec x, y, a, b, c, lo;
-  SplatVectors(const Splat& s, float gx, float gy)
-      : x(set(gx)), y(set(gy)), a(set(s.a)), b(set(s.b)), c(set(s.c)), lo(set(s.log2_opacity)) {}
-  Vec log2_alpha(Vec dx, Vec dy) const {
-    const Vec u = madd(b, dy, mul(a, dx)), v = mul(c, dy);
-    return nmadd(v, v, nmadd(u, u, lo));
-  }
-};
-
-// Per block: transmittance, red, green, blue. A finished pixel's transmittance is negated, which
-// makes every later "next transmittance > 1e-4" false without another mask.
-struct alignas(64) BlendState {
-  float v[kBlocks][4][kWidth];
-};
-
-// One splat over one block. False when no pixel of the block is left to draw.
-A3D_INLINE bool blend_block(const SplatVectors& g, const Vec color[3], const BlockTable& table,
-                            int b, BlendState& state) {
-  float (*block)[kWidth] = state.v[b];
-  const Vec T = load(block[0]);
-  const Vec p = g.log2_alpha(sub(load(table.x[b]), g.x), sub(load(table.y[b]), g.y));
-  const Vec alpha = keep(ge(p, set(kLog2MinAlpha)), vmin(exp2_of(p), set(kMaxAlpha)));
-  const Vec next = nmadd(alpha, T, T);
-  const Mask alive = gt(next, set(kMinTransmittance));
-  const Vec w = keep(alive, mul(alpha, T));
-  store(block[0], select_or_negate(alive, next, T));
-  for (int c = 0; c < 3; c++) store(block[1 + c], madd(w, color[c], load(block[1 + c])));
-  return any(alive);
+// The alpha of a splat at an offset from its centre, 0 under 1/255.
+A3D_INLINE Vec alpha_of(const Splat& s, Vec dx, Vec dy) {
+  const Vec u = madd(set(s.b), dy, mul(set(s.a), dx)), v = mul(set(s.c), dy);
+  const Vec p = nmadd(v, v, nmadd(u, u, set(s.log2_opacity)));
+  return keep(ge(p, set(kLog2MinAlpha)), vmin(exp2_in_range(p), set(kMaxAlpha)));
 }
 
-constexpr int kChunk = 32;  // masks are computed a few at a time, which hides their latency
+// Per block: transmittance of all Gaussians so far; of those drawn, which a pixel stops counting when
+// the first would fall to kMinTransmittance; red, green, blue, depth.
+struct alignas(64) BlendState {
+  float v[kBlocks][6][kWidth];
+};
 
-inline void blend_tile(const Splat* splats, const Entry* list, uint64_t* mask, int n,
+constexpr int kChunk = 256;
+constexpr int kWords = kChunk / 64;
+
+// The Gaussians in `touching` (one word for each 64 of the chunk, kBlocks or more words apart) over one
+// block. False when no pixel of it is left to draw.
+template <bool kDepth>
+A3D_INLINE bool blend_block(const RasterScene& scene, const Entry* chunk, const uint64_t* touching,
+                            int words, Vec px, Vec py, float (*state)[kWidth]) {
+  Vec T = load(state[0]), drawn = load(state[1]);
+  Vec red = load(state[2]), green = load(state[3]), blue = load(state[4]), depth = load(state[5]);
+  for (int word = 0; word < words && any(gt(T, set(kMinTransmittance))); word++)
+    for (uint64_t todo = touching[64 * word]; todo;) {
+      const int32_t id = chunk[64 * word + take_lowest_bit(todo)].id;
+      const Splat& s = scene.splats[id];
+      const Vec alpha = alpha_of(s, sub(px, set(s.x)), sub(py, set(s.y)));
+      const Vec weight = mul(alpha, T);
+      T = sub(T, weight);
+      const Mask alive = gt(T, set(kMinTransmittance));
+      const Vec w = keep(alive, weight);
+      drawn = select(alive, T, drawn);
+      red = madd(w, set(s.red), red);
+      green = madd(w, set(s.green), green);
+      blue = madd(w, set(s.blue), blue);
+      if (kDepth) depth = madd(w, set(scene.depths[id]), depth);
+    }
+  store(state[0], T), store(state[1], drawn);
+  store(state[2], red), store(state[3], green), store(state[4], blue);
+  if (kDepth) store(state[5], depth);
+  return any(gt(T, set(kMinTransmittance)));
+}
+
+// Fills mask, for the backward: the live blocks that each Gaussian of the list touches.
+template <bool kDepth>
+inline void blend_tile(const RasterScene& scene, const Entry* list, uint64_t* mask, int n,
                        const Tile& tile, const BlockTable& table, const RowTable& rows,
                        BlendState& state) {
-  for (int b = 0; b < kBlocks; b++) {
-    store(state.v[b][0], set(1.0f));
-    for (int k = 1; k < 4; k++) store(state.v[b][k], set(0.0f));
-  }
+  for (int b = 0; b < kBlocks; b++)
+    for (int k = 0; k < 6; k++) store(state.v[b][k], set(k < 2 ? 1.0f : 0.0f));
   uint64_t live = tile.blocks;
   int j = 0;
-  for (int chunk = 0; chunk < n && live; chunk += kChunk) {
-    const int end = smaller(chunk + kChunk, n);
-    for (j = chunk; j < end; j++) {
-      if (j + 8 < n) prefetch(&splats[list[j + 8].id]);
-      const Splat& s = splats[list[j].id];
-      mask[j] = touched_blocks(s, s.x - (float)tile.x0, s.y - (float)tile.y0, rows);
+  for (; j < n && live; j += kChunk) {
+    const Entry* chunk = list + j;
+    const int size = smaller(kChunk, n - j), words = chunks_of(64, size);
+    alignas(64) uint64_t touched[kChunk], touching[kChunk];
+    for (int i = 0; i < size; i++) {
+      if (j + i + 8 < n) prefetch(&scene.splats[chunk[i + 8].id]);
+      const Splat& s = scene.splats[chunk[i].id];
+      mask[j + i] = touched[i] =
+          live & touched_blocks(s, s.x - (float)tile.x0, s.y - (float)tile.y0, rows);
     }
-    for (j = chunk; j < end; j++) {
-      uint64_t todo = mask[j] &= live;
-      if (!todo) continue;
-      const Splat& s = splats[list[j].id];
-      const SplatVectors g(s, s.x - (float)tile.x0, s.y - (float)tile.y0);
-      const Vec color[3] = {set(s.red), set(s.green), set(s.blue)};
-      do {
-        const int b = take_lowest_bit(todo);
-        if (!blend_block(g, color, table, b, state)) live &= ~(1ull << b);
-      } while (todo);
+    for (int i = size; i < 64 * words; i++) touched[i] = 0;
+    for (int word = 0; word < words; word++)
+      transpose_bits(touched + 64 * word, touching + 64 * word);
+    for (uint64_t todo = live; todo;) {
+      const int b = take_lowest_bit(todo);
+      const Vec px = add(table.x(b), set((float)tile.x0));
+      const Vec py = add(table.y(b), set((float)tile.y0));
+      if (!blend_block<kDepth>(scene, chunk, touching + b, words, px, py, state.v[b]))
+        live &= ~(1ull << b);
     }
   }
   for (; j < n; j++) mask[j] = 0;
@@ -198,30 +212,41 @@ inline void blend_tile(const Splat* splats, const Entry* list, uint64_t* mask, i
 
 // One row of a tile, planar; a row of blocks holds kBlockX neighbours together.
 struct TileRow {
-  alignas(64) float red[kTile], green[kTile], blue[kTile], left[kTile];
+  alignas(64) float left[kTile], red[kTile], green[kTile], blue[kTile], depth[kTile];
 };
+
+inline void read_row(const BlendState& state, int y, TileRow& row) {
+  const int lane = y % kBlockY * kBlockX;
+  for (int bx = 0; bx < kBlocksX; bx++) {
+    const float (*block)[kWidth] = state.v[y / kBlockY * kBlocksX + bx];
+    float* const to[5] = {row.left, row.red, row.green, row.blue, row.depth};
+    for (int k = 0; k < 5; k++)
+      memcpy(to[k] + bx * kBlockX, block[1 + k] + lane, sizeof(float) * kBlockX);
+  }
+}
+
+constexpr int kRowsAhead = 4;  // rows of a tile are far apart in memory: fetch before they are needed
+constexpr int kLine = 16;      // floats in a cache line
 
 inline void write_tile(const RasterInput& in, const RasterOutput& out, const Tile& tile,
                        const BlendState& state) {
   TileRow row;
   const int n = tile.x1 - tile.x0;
   for (int y = tile.y0; y < tile.y1; y++) {
-    const int by = (y - tile.y0) / kBlockY, lane = (y - tile.y0) % kBlockY * kBlockX;
-    for (int bx = 0; bx < kBlocksX; bx++) {
-      const float (*block)[kWidth] = state.v[by * kBlocksX + bx];
-      memcpy(row.left + bx * kBlockX, block[0] + lane, sizeof(float) * kBlockX);
-      memcpy(row.red + bx * kBlockX, block[1] + lane, sizeof(float) * kBlockX);
-      memcpy(row.green + bx * kBlockX, block[2] + lane, sizeof(float) * kBlockX);
-      memcpy(row.blue + bx * kBlockX, block[3] + lane, sizeof(float) * kBlockX);
-    }
+    read_row(state, y - tile.y0, row);
     const size_t pixel = (size_t)y * in.width + tile.x0;
+    if (y + kRowsAhead < tile.y1) {
+      const size_t ahead = pixel + (size_t)kRowsAhead * in.width;
+      for (int x = 0; x < n; x += kLine) {
+        prefetch_for_write(out.alpha + ahead + x);
+        for (int k = 0; k < 3; k++) prefetch_for_write(out.image + 3 * (ahead + x) + kLine * k);
+      }
+    }
     float* A3D_RESTRICT alpha = out.alpha + pixel;
     float* A3D_RESTRICT image = out.image + 3 * pixel;
     const float* A3D_RESTRICT bg = in.background + (in.background_is_image ? 3 * pixel : 0);
-    for (int x = 0; x < n; x++) {
-      row.left[x] = fabsf(row.left[x]);
-      alpha[x] = 1.0f - row.left[x];
-    }
+    for (int x = 0; x < n; x++) alpha[x] = 1.0f - row.left[x];
+    if (out.depth) memcpy(out.depth + pixel, row.depth, sizeof(float) * (size_t)n);
     if (in.background_is_image) {
       for (int x = 0; x < n; x++) {
         image[3 * x] = row.red[x] + row.left[x] * bg[3 * x];
@@ -239,26 +264,48 @@ inline void write_tile(const RasterInput& in, const RasterOutput& out, const Til
   }
 }
 
-inline void blend_all(const RasterInput& in, const RasterOutput& out, RasterState& state,
-                      int threads) {
-  static const BlockTable table;
-  static const RowTable rows;
-  const int tiles = state.tiles_x * state.tiles_y;
-  const Splat* splats = data<Splat>(state.splats);
-  const int32_t* start = data<int32_t>(state.tile_start);
-  parallel_for(tiles, threads, [&](int t, int) {
-    BlendState blend;
-    const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
-    blend_tile(splats, data<Entry>(state.list) + start[t], data<uint64_t>(state.mask) + start[t],
-               start[t + 1] - start[t], tile, table, rows, blend);
-    write_tile(in, out, tile, blend);
-  });
+// A tile that no Gaussian reaches.
+inline void write_empty_tile(const RasterInput& in, const RasterOutput& out, const Tile& tile) {
+  const size_t n = (size_t)(tile.x1 - tile.x0);
+  for (int y = tile.y0; y < tile.y1; y++) {
+    const size_t pixel = (size_t)y * in.width + tile.x0;
+    memset(out.alpha + pixel, 0, sizeof(float) * n);
+    if (out.depth) memset(out.depth + pixel, 0, sizeof(float) * n);
+    float* A3D_RESTRICT image = out.image + 3 * pixel;
+    if (in.background_is_image)
+      memcpy(image, in.background + 3 * pixel, 3 * sizeof(float) * n);
+    else
+      for (size_t x = 0; x < n; x++)
+        for (int k = 0; k < 3; k++) image[3 * x + k] = in.background[k];
+  }
 }
 
-void rasterize(const RasterInput& in, const RasterOutput& out, RasterState& state, int threads) {
-  project_all(in, out.radii, state, threads);
-  fill_tiles(in, state, threads);
-  blend_all(in, out, state, threads);
+template <bool kDepth>
+inline void blend_one(const RasterInput& in, const RasterOutput& out, RasterState& state, int t) {
+  static const BlockTable table;
+  static const RowTable rows;
+  const RasterScene scene = {data<Splat>(state.splats), data<float>(state.depths)};
+  const int32_t* start = data<int32_t>(state.tile_start);
+  const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
+  if (start[t + 1] == start[t]) return write_empty_tile(in, out, tile);
+  BlendState blend;
+  blend_tile<kDepth>(scene, data<Entry>(state.list) + start[t], data<uint64_t>(state.mask) + start[t],
+                     start[t + 1] - start[t], tile, table, rows, blend);
+  write_tile(in, out, tile, blend);
+}
+
+void rasterize(const RasterInput* in, const RasterOutput* out, RasterState* states, int images,
+               int threads) {
+  project_all(in, out, states, images, threads);
+  fill_tiles(in, states, images, threads);
+  const int tiles = states[0].tiles_x * states[0].tiles_y;
+  parallel_for(images * tiles, threads, [&](int i, int) {
+    const int image = i / tiles;
+    if (out[image].depth)
+      blend_one<true>(in[image], out[image], states[image], i % tiles);
+    else
+      blend_one<false>(in[image], out[image], states[image], i % tiles);
+  });
 }
 
 }  // namespace

@@ -33,6 +33,11 @@ struct Splat {
   float conic_a, conic_b, conic_c;
 };
 
+struct RasterScene {
+  const Splat* splats;
+  const float* depths;  // camera z, metres; not drawn: negative
+};
+
 // The tiles that a drawn Gaussian's box reaches, inclusive.
 struct TileRect {
   uint16_t x0, x1, y0, y1;
@@ -46,7 +51,7 @@ struct Entry {
   int32_t slot;
 };
 
-constexpr int kBatchesTogether = 16;  // claimed at a time by a thread
+constexpr int kTogether = 16 * kWidth;  // Gaussians that a thread claims at a time
 
 // kWidth Gaussians side by side.
 struct Batch {
@@ -110,55 +115,96 @@ inline SplatBatch project_batch(const PinholeCamera& camera, const Batch& in, La
   return s;
 }
 
-inline uint16_t tile_of(float pixel, int tiles) {
-  const float t = (pixel - 0.5f) * (1.0f / kTile);
-  return (uint16_t)(int)max_of(0.0f, min_of(t, (float)(tiles - 1)));
+// The tile of a pixel coordinate, as a float that holds an integer after truncation.
+inline Lanes tile_of(Lanes pixel, int tiles) {
+  const Lanes t = (pixel - Lanes(0.5f)) * Lanes(1.0f / kTile);
+  return max_of(Lanes(0.0f), min_of(t, Lanes((float)(tiles - 1))));
 }
 
-// Fills splats, rects, depths (negative: not drawn), radii and, in counts, how many Gaussians reach
-// each tile.
-inline void project_all(const RasterInput& in, float* radii, RasterState& state, int threads) {
-  const PinholeCamera camera = camera_of(in);
-  const size_t n = (size_t)in.count;
-  const int tiles_x = state.tiles_x = (in.width + kTile - 1) / kTile;
-  const int tiles_y = state.tiles_y = (in.height + kTile - 1) / kTile;
-  const int tiles = tiles_x * tiles_y, batches = (in.count + kWidth - 1) / kWidth;
-  Splat* splats = reserve<Splat>(state.splats, n);
-  TileRect* rects = reserve<TileRect>(state.rects, n);
-  float* depths = reserve<float>(state.depths, n);
-  int32_t* counts = reserve<int32_t>(state.counts, (size_t)tiles * threads);
-  memset(counts, 0, sizeof(int32_t) * tiles * threads);
-  const auto project_one = [&](int batch, int32_t* own_counts) {
-    const int first = batch * kWidth, count = smaller(kWidth, in.count - first);
-    Lanes color[3];
-    load_columns<3>(in.colors + 3 * (size_t)first, count, color);
-    SplatBatch s =
-        project_batch(camera, load_batch(in, first, count), color[0] + color[1] + color[2]);
-    const Lanes rows[16] = {s.x,       s.y,        s.a,        s.b,       s.c,     s.log2_opacity,
-                            color[0],  color[1],   color[2],   s.slope,   s.inv_a, s.half_x,
-                            s.right_y, s.conic[0], s.conic[1], s.conic[2]};
-    store_columns<16>(rows, count, &splats[first].x);
-    s.depth = select(s.half_x >= Lanes(0.0f), s.depth, Lanes(-1.0f));
-    store_columns<1>(&s.depth, count, depths + first);
-    alignas(64) float half_y[kWidth];
-    store(half_y, s.half_y.v);
-    for (int l = 0; l < count; l++) {
-      const Splat& p = splats[first + l];
-      const bool drawn = p.half_x >= 0;
-      radii[first + l] = drawn ? max_of(p.half_x, half_y[l]) : 0.0f;
-      if (!drawn) continue;
-      const TileRect r = rects[first + l] =
-          TileRect{tile_of(p.x - p.half_x, tiles_x), tile_of(p.x + p.half_x, tiles_x),
-                   tile_of(p.y - half_y[l], tiles_y), tile_of(p.y + half_y[l], tiles_y)};
-      for (int y = r.y0; y <= r.y1; y++)
-        for (int x = r.x0; x <= r.x1; x++) own_counts[y * tiles_x + x]++;
-    }
-  };
-  parallel_for(chunks_of(kBatchesTogether, batches), threads, [&](int chunk, int worker) {
-    const int end = smaller(batches, (chunk + 1) * kBatchesTogether);
-    for (int batch = chunk * kBatchesTogether; batch < end; batch++)
-      project_one(batch, counts + (size_t)tiles * worker);
+// Fills splats, rects, depths (negative: not drawn) and radii of kWidth Gaussians from `first` on.
+// Corners counts, in (tiles_y + 1, tiles_x + 1), where rects begin and end: its sums from the top left
+// are how many Gaussians reach each tile. Slots numbers the pairs of the chunk.
+inline void project_some(const RasterInput& in, const PinholeCamera& camera, int first,
+                         RasterState& state, float* radii, int32_t* corners, int32_t& slots) {
+  Splat* splats = data<Splat>(state.splats);
+  TileRect* rects = data<TileRect>(state.rects);
+  const int tiles_x = state.tiles_x, tiles_y = state.tiles_y;
+  const int count = smaller(kWidth, in.count - first);
+  Lanes color[3];
+  load_columns<3>(in.colors + 3 * (size_t)first, count, color);
+  SplatBatch s =
+      project_batch(camera, load_batch(in, first, count), color[0] + color[1] + color[2]);
+  const Lanes rows[16] = {s.x,       s.y,        s.a,        s.b,       s.c,     s.log2_opacity,
+                          color[0],  color[1],   color[2],   s.slope,   s.inv_a, s.half_x,
+                          s.right_y, s.conic[0], s.conic[1], s.conic[2]};
+  store_columns<16>(rows, count, &splats[first].x);
+  const Lanes zero(0.0f);
+  const LaneMask drawn = s.half_x >= zero;
+  s.depth = select(drawn, s.depth, Lanes(-1.0f));
+  store_columns<1>(&s.depth, count, data<float>(state.depths) + first);
+  const Lanes radius = select(drawn, max_of(s.half_x, s.half_y), zero);
+  store_columns<1>(&radius, count, radii + first);
+  alignas(64) float x0[kWidth], x1[kWidth], y0[kWidth], y1[kWidth], once[kWidth];
+  store(x0, tile_of(s.x - s.half_x, tiles_x).v), store(x1, tile_of(s.x + s.half_x, tiles_x).v);
+  store(y0, tile_of(s.y - s.half_y, tiles_y).v), store(y1, tile_of(s.y + s.half_y, tiles_y).v);
+  store(once, select(drawn, Lanes(1.0f), zero).v);
+  for (int l = 0; l < count; l++) {
+    const int left = (int)x0[l], right = (int)x1[l] + 1, top = (int)y0[l], bottom = (int)y1[l] + 1;
+    rects[first + l] = TileRect{(uint16_t)left, (uint16_t)(right - 1), (uint16_t)top,
+                                (uint16_t)(bottom - 1)};
+    const int stride = tiles_x + 1, n = (int)once[l];
+    data<int32_t>(state.slot_in_chunk)[first + l] = slots;
+    slots += n * (right - left) * (bottom - top);
+    corners[top * stride + left] += n;
+    corners[top * stride + right] -= n;
+    corners[bottom * stride + left] -= n;
+    corners[bottom * stride + right] += n;
+  }
+}
+
+// Every image's Gaussians; corners then holds one table for each thread.
+inline void project_all(const RasterInput* in, const RasterOutput* out, RasterState* states,
+                        int images, int threads) {
+  const size_t n = (size_t)in->count;
+  const int tiles_x = (in->width + kTile - 1) / kTile, tiles_y = (in->height + kTile - 1) / kTile;
+  const size_t table = (size_t)(tiles_x + 1) * (tiles_y + 1);
+  const int chunks = chunks_of(kTogether, in->count);
+  for (int i = 0; i < images; i++) {
+    RasterState& state = states[i];
+    state.tiles_x = tiles_x, state.tiles_y = tiles_y;
+    reserve<Splat>(state.splats, n);
+    reserve<TileRect>(state.rects, n);
+    reserve<float>(state.depths, n);
+    reserve<int32_t>(state.slot_in_chunk, n);
+    reserve<int64_t>(state.chunk_slots, (size_t)chunks);
+    memset(reserve<int32_t>(state.corners, table * threads), 0, sizeof(int32_t) * table * threads);
+  }
+  parallel_for(images * chunks, threads, [&](int k, int worker) {
+    const int i = k / chunks, chunk = k % chunks;
+    const int begin = chunk * kTogether, end = smaller(begin + kTogether, in->count);
+    const PinholeCamera camera = camera_of(in[i]);
+    int32_t* corners = data<int32_t>(states[i].corners) + table * worker;
+    int32_t slots = 0;
+    for (int first = begin; first < end; first += kWidth)
+      project_some(in[i], camera, first, states[i], out[i].radii, corners, slots);
+    data<int64_t>(states[i].chunk_slots)[chunk] = slots;
   });
+  for (int i = 0; i < images; i++) {
+    int64_t* chunk_slots = data<int64_t>(states[i].chunk_slots), total = 0;
+    for (int chunk = 0; chunk < chunks; chunk++) {
+      const int64_t own = chunk_slots[chunk];
+      chunk_slots[chunk] = total;
+      total += own;
+    }
+    states[i].entries = total;
+    if (total > 0x7fffffff) throw_too_many_entries();
+  }
+}
+
+// A Gaussian's pairs, which are numbered consecutively.
+inline int32_t first_slot(const RasterState& state, int i) {
+  return (int32_t)data<int64_t>(state.chunk_slots)[i / kTogether] +
+         data<int32_t>(state.slot_in_chunk)[i];
 }
 
 // Stable least-significant-digit radix sort of (key, value) pairs, 11 bits a pass, as many passes
@@ -192,70 +238,140 @@ inline int32_t* radix_sort(uint32_t* keys, int32_t* values, uint32_t* keys2, int
   return values;
 }
 
-// Drawn Gaussians front to back; equal depths keep their index order. Also numbers their slots.
-// Returns how many are drawn.
-inline int sort_by_depth(const RasterInput& in, RasterState& state, const int32_t** sorted) {
-  const size_t n = (size_t)in.count;
-  const TileRect* rects = data<TileRect>(state.rects);
-  const float* depths = data<float>(state.depths);
-  int64_t* slot_start = reserve<int64_t>(state.slot_start, n + 1);
-  uint32_t* keys = reserve<uint32_t>(state.keys, n);
-  uint32_t* keys2 = reserve<uint32_t>(state.keys2, n);
-  int32_t* order = reserve<int32_t>(state.order, n);
-  int32_t* order2 = reserve<int32_t>(state.order2, n);
-  int drawn = 0;
-  int64_t slots = 0;
-  for (int i = 0; i < in.count; i++) {
-    const bool here = depths[i] > 0;
-    memcpy(&keys[drawn], &depths[i], sizeof(uint32_t));  // positive floats sort like their bits
-    order[drawn] = i;
-    drawn += here;
-    slot_start[i] = slots;
-    slots += here ? rects[i].count() : 0;
-  }
-  slot_start[n] = state.entries = slots;
-  if (slots > 0x7fffffff) throw_too_many_entries();
-  *sorted = radix_sort(keys, order, keys2, order2, drawn);
-  return drawn;
+// A drawn Gaussian, in depth order, with all that filling the lists needs of it.
+struct Sorted {
+  int32_t id, slot;
+  TileRect rect;
+};
+
+// The depth range is cut into pieces that are sorted side by side.
+constexpr int kMostPieces = 4;
+constexpr int kSmallPiece = 2048;  // Gaussians; fewer are not worth another thread
+constexpr int kSamples = 32;       // of each piece, to find where to cut
+constexpr uint32_t kInfinity = 0x7f800000;
+
+struct DepthSort {
+  int pieces;
+  uint32_t cuts[kMostPieces + 1];  // bits of depths; positive floats sort like their bits
+  int sizes[kMostPieces];
+};
+
+inline uint32_t bits_of(float depth) {
+  uint32_t bits;
+  memcpy(&bits, &depth, sizeof bits);
+  return bits;
 }
 
-// Fills tile_start and list: an ordered scatter of the sorted Gaussians, so no tile needs sorting.
-// Each thread owns a band of tile rows and walks them all.
-inline void fill_tiles(const RasterInput& in, RasterState& state, int threads) {
-  const int tiles_x = state.tiles_x, tiles_y = state.tiles_y, tiles = tiles_x * tiles_y;
-  const int32_t* sorted;
-  const int drawn = sort_by_depth(in, state, &sorted);
+inline void begin_sort(const RasterInput& in, RasterState& state, int pieces, DepthSort& sort) {
+  const size_t n = (size_t)in.count;
+  const float* depths = data<float>(state.depths);
+  reserve<uint32_t>(state.keys, n * pieces), reserve<uint32_t>(state.keys2, n * pieces);
+  reserve<int32_t>(state.order, n * pieces), reserve<int32_t>(state.order2, n * pieces);
+  reserve<Sorted>(state.sorted, n * pieces);
+  uint32_t sample[kMostPieces * kSamples];
+  int size = 0;
+  for (size_t k = 0; n && k < (size_t)pieces * kSamples; k++) {
+    const float depth = depths[n * k / ((size_t)pieces * kSamples)];
+    if (depth <= 0) continue;
+    int at = size++;
+    for (; at > 0 && sample[at - 1] > bits_of(depth); at--) sample[at] = sample[at - 1];
+    sample[at] = bits_of(depth);
+  }
+  sort.pieces = pieces;
+  for (int p = 1; p < pieces; p++) sort.cuts[p] = size ? sample[size * p / pieces] : 0;
+  sort.cuts[0] = 0, sort.cuts[pieces] = kInfinity;
+}
+
+// One piece, front to back; equal depths keep their index order.
+inline void sort_piece(const RasterInput& in, RasterState& state, DepthSort& sort, int piece) {
+  const size_t at = (size_t)in.count * piece;
+  const float* depths = data<float>(state.depths);
+  uint32_t* keys = data<uint32_t>(state.keys) + at;
+  int32_t* order = data<int32_t>(state.order) + at;
+  const uint32_t low = sort.cuts[piece], span = sort.cuts[piece + 1] - low;
+  int size = 0;
+  for (int i = 0; i < in.count; i++) {
+    keys[size] = bits_of(depths[i]), order[size] = i;
+    size += bits_of(depths[i]) - low < span;  // false for those not drawn, which are negative
+  }
+  sort.sizes[piece] = size;
+  order = radix_sort(keys, order, data<uint32_t>(state.keys2) + at,
+                     data<int32_t>(state.order2) + at, size);
   const TileRect* rects = data<TileRect>(state.rects);
-  const int64_t* slot_start = data<int64_t>(state.slot_start);
+  Sorted* sorted = data<Sorted>(state.sorted) + at;
+  for (int k = 0; k < size; k++)
+    sorted[k] = Sorted{order[k], first_slot(state, order[k]), rects[order[k]]};
+}
+
+// Where each tile's list begins, from the corners that each thread has counted.
+inline void begin_lists(RasterState& state, int threads) {
+  const int tiles_x = state.tiles_x, tiles_y = state.tiles_y, tiles = tiles_x * tiles_y;
+  const size_t stride = (size_t)tiles_x + 1, table = stride * (tiles_y + 1);
   int32_t* tile_start = reserve<int32_t>(state.tile_start, (size_t)tiles + 1);
-  int32_t* next = data<int32_t>(state.counts);
-  Entry* list = reserve<Entry>(state.list, (size_t)state.entries);
+  int32_t* next = reserve<int32_t>(state.next, (size_t)tiles);
+  int32_t* corners = data<int32_t>(state.corners);
+  reserve<Entry>(state.list, (size_t)state.entries);
   reserve<uint64_t>(state.mask, (size_t)state.entries);
+  for (int t = 1; t < threads; t++)
+    for (size_t k = 0; k < table; k++) corners[k] += corners[table * t + k];
   int32_t total = 0;
-  for (int tile = 0; tile < tiles; tile++) {
-    tile_start[tile] = total;
-    for (int t = 0; t < threads; t++) total += next[(size_t)tiles * t + tile];
-    next[tile] = tile_start[tile];
+  for (int y = 0; y < tiles_y; y++) {
+    int32_t along = 0;
+    for (int x = 0; x < tiles_x; x++) {
+      int32_t* here = corners + stride * y + x;
+      along += *here;
+      *here = along + (y ? here[-(ptrdiff_t)stride] : 0);  // Gaussians that reach the tile
+      next[y * tiles_x + x] = tile_start[y * tiles_x + x] = total;
+      total += *here;
+    }
   }
   tile_start[tiles] = total;
-  const int bands = smaller(threads, tiles_y);
-  parallel_for(bands, threads, [&](int band, int) {
-    // bands of about equal numbers of pairs
-    int y0 = 0, y1 = 0;
-    for (int y = 0; y < tiles_y; y++) {
-      const int64_t before = (int64_t)tile_start[y * tiles_x] * bands;
-      y0 += before < (int64_t)total * band;
-      y1 += before < (int64_t)total * (band + 1);
-    }
-    for (int k = 0; k < drawn; k++) {
-      const int32_t id = sorted[k];
-      const TileRect r = rects[id];
-      const int from = larger(r.y0, y0), to = smaller(r.y1, y1 - 1);
+}
+
+// The lists of one band of tile rows: an ordered scatter, so no tile needs sorting. The bands hold
+// about equal numbers of pairs, and each walks all Gaussians.
+inline void fill_band(const RasterInput& in, RasterState& state, const DepthSort& sort, int band,
+                      int bands) {
+  const int tiles_x = state.tiles_x, tiles_y = state.tiles_y;
+  const int32_t* tile_start = data<int32_t>(state.tile_start);
+  int32_t* next = data<int32_t>(state.next);
+  Entry* list = data<Entry>(state.list);
+  int y0 = 0, y1 = 0;
+  for (int y = 0; y < tiles_y; y++) {
+    const int64_t before = (int64_t)tile_start[y * tiles_x] * bands;
+    y0 += before < state.entries * band;
+    y1 += before < state.entries * (band + 1);
+  }
+  for (int piece = 0; piece < sort.pieces; piece++) {
+    const Sorted* sorted = data<Sorted>(state.sorted) + (size_t)in.count * piece;
+    for (int k = 0; k < sort.sizes[piece]; k++) {
+      const Sorted s = sorted[k];
+      const TileRect r = s.rect;
+      const int from = larger(r.y0, y0), to = smaller(r.y1, y1 - 1), wide = r.x1 - r.x0 + 1;
       for (int y = from; y <= to; y++) {
-        int32_t slot = (int32_t)slot_start[id] + (y - r.y0) * (r.x1 - r.x0 + 1);
-        for (int x = r.x0; x <= r.x1; x++) list[next[y * tiles_x + x]++] = Entry{id, slot++};
+        int32_t* row = next + y * tiles_x + r.x0;
+        const int32_t slot = s.slot + (y - r.y0) * wide;
+        for (int x = 0; x < wide; x++) list[row[x]++] = Entry{s.id, slot + x};
       }
     }
+  }
+}
+
+// Fills tile_start and list of every image. Threads share out the images, or where those are too few,
+// depth ranges and bands of each.
+inline void fill_tiles(const RasterInput* in, RasterState* states, int images, int threads) {
+  const int each = chunks_of(threads, images);
+  const int pieces =
+      larger(1, smaller(smaller(each, kMostPieces), in->count / kSmallPiece));
+  DepthSort* sorts = reserve<DepthSort>(states->sorts, (size_t)images);
+  for (int i = 0; i < images; i++) begin_sort(in[i], states[i], pieces, sorts[i]);
+  parallel_for(images * pieces, threads, [&](int k, int) {
+    sort_piece(in[k / pieces], states[k / pieces], sorts[k / pieces], k % pieces);
+  });
+  for (int i = 0; i < images; i++) begin_lists(states[i], threads);
+  const int bands = smaller(each, states->tiles_y);
+  parallel_for(images * bands, threads, [&](int k, int) {
+    fill_band(in[k / bands], states[k / bands], sorts[k / bands], k % bands, bands);
   });
 }
 

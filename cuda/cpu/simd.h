@@ -17,6 +17,9 @@
 
 namespace {
 
+// 1.5 2^23: a float of that size holds integers in its low bits, rounded to nearest.
+constexpr float kRoundingShift = 12582912.0f;
+
 #if A3D_SIMD == 512
 
 constexpr int kWidth = 16;
@@ -45,6 +48,11 @@ inline Vec vabs(Vec a) { return _mm512_abs_ps(a); }
 inline Mask ge(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 inline Mask gt(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline Mask le(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+// a 2^n for an integer n, given n + kRoundingShift
+inline Vec scale_by_power(Vec a, Vec shifted) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(
+      _mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+}
 inline Mask both(Mask a, Mask b) { return (Mask)(a & b); }
 inline Vec keep(Mask m, Vec a) { return _mm512_maskz_mov_ps(m, a); }  // m ? a : 0
 inline Vec select(Mask m, Vec a, Vec b) { return _mm512_mask_mov_ps(b, m, a); }
@@ -60,9 +68,6 @@ inline Vec reciprocal(Vec a) {
   return mul(r, nmadd(a, r, set(2.0f)));
 }
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a); }
-// p - round(p), and r 2^round(p)
-inline Vec fraction(Vec p) { return _mm512_reduce_ps(p, 0); }
-inline Vec scale_by_exponent(Vec r, Vec p, Vec f) { return _mm512_scalef_ps(r, sub(p, f)); }
 
 #elif A3D_SIMD == 256
 
@@ -89,6 +94,10 @@ inline Vec vabs(Vec a) { return _mm256_andnot_ps(set(-0.0f), a); }
 inline Mask ge(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
 inline Mask gt(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 inline Mask le(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+inline Vec scale_by_power(Vec a, Vec shifted) {
+  return _mm256_castsi256_ps(_mm256_add_epi32(
+      _mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
+}
 inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline Vec keep(Mask m, Vec a) { return _mm256_and_ps(m, a); }
 inline Vec select(Mask m, Vec a, Vec b) { return _mm256_blendv_ps(b, a, m); }
@@ -109,13 +118,6 @@ inline float sum(Vec a) {
   s = _mm_hadd_ps(s, s);
   return _mm_cvtss_f32(s);
 }
-inline Vec fraction(Vec p) {
-  return sub(p, _mm256_round_ps(p, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-inline Vec scale_by_exponent(Vec r, Vec p, Vec f) {
-  const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(sub(p, f)), 23);
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(r), e));
-}
 
 #else
 
@@ -123,17 +125,24 @@ inline Vec scale_by_exponent(Vec r, Vec p, Vec f) {
 
 #endif
 
-// 2^p for p <= 127, relative error under 2e-7 (degree 5, fitted to the relative error on
-// [-1/2, 1/2]); anything below -100 counts as -100, and NaN stays NaN.
-inline Vec exp2_of(Vec p) {
-  p = vmax(set(-100.0f), p);
-  const Vec f = fraction(p);
+// 2^p for -126 <= p <= 127 (anything else gives garbage), relative error under 2e-7: degree 5, fitted
+// to the relative error on [-1/2, 1/2]. Rounding by an addition keeps the multipliers free: they are
+// what the blending loops run out of.
+inline Vec exp2_in_range(Vec p) {
+  const Vec shifted = add(p, set(kRoundingShift));
+  const Vec f = sub(p, sub(shifted, set(kRoundingShift)));
   Vec r = madd(f, set(1.32647273e-3f), set(9.67151299e-3f));
   r = madd(f, r, set(5.55073358e-2f));
   r = madd(f, r, set(2.40222424e-1f));
   r = madd(f, r, set(6.93147004e-1f));
   r = madd(f, r, set(1.0f));
-  return scale_by_exponent(r, p, f);
+  return scale_by_power(r, shifted);
+}
+
+// 2^p for p <= 127; anything below -100 counts as -100, and NaN stays NaN.
+inline Vec exp2_of(Vec p) {
+  p = vmax(set(-100.0f), p);
+  return select(le(p, set(127.0f)), exp2_in_range(p), p);
 }
 
 // Index of the lowest set bit, which is cleared.

@@ -54,11 +54,7 @@ inline Vec root(Vec a) {
 }
 inline Vec reciprocal(Vec a) { return 1.0f / a; }
 inline float sum(Vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
-// Adding 1.5 2^23 rounds to the nearest integer; |p| stays below 2^22 in every use.
-inline Vec fraction(Vec p) { return p - ((p + 12582912.0f) - 12582912.0f); }
-inline Vec scale_by_exponent(Vec r, Vec p, Vec f) {
-  return (Vec)((Mask)r + (__builtin_convertvector(p - f, Mask) << 23));
-}
+inline Vec scale_by_power(Vec a, Vec shifted) { return (Vec)((Mask)a + ((Mask)shifted << 23)); }
 
 #else
 
@@ -154,25 +150,16 @@ inline Vec reciprocal(const Vec& a) {
   return r;
 }
 inline float sum(const Vec& a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
-// Adding 1.5 2^23 rounds to the nearest integer; |p| stays below 2^22 in every use.
-inline Vec fraction(const Vec& p) {
+inline Vec scale_by_power(const Vec& a, const Vec& shifted) {
   Vec r;
   A3D_LANES {
-    const float shifted = p.v[i] + 12582912.0f;
-    r.v[i] = p.v[i] - (shifted - 12582912.0f);
+    uint32_t bits, power;
+    memcpy(&bits, &a.v[i], 4);
+    memcpy(&power, &shifted.v[i], 4);
+    bits += power << 23;
+    memcpy(&r.v[i], &bits, 4);
   }
   return r;
-}
-inline Vec scale_by_exponent(const Vec& r, const Vec& p, const Vec& f) {
-  Vec out;
-  A3D_LANES {
-    const int32_t e = (int32_t)(p.v[i] - f.v[i]);
-    int32_t b;
-    memcpy(&b, &r.v[i], 4);
-    b += (int32_t)((uint32_t)e << 23);
-    memcpy(&out.v[i], &b, 4);
-  }
-  return out;
 }
 #undef A3D_LANES
 

@@ -190,10 +190,10 @@ A3D_HD void point_backward(const PinholeCamera& c, const ProjectionJacobian<F>& 
 }
 
 // v_mean2d: gradient at the centre; v_conic: at (A, B, C) of sigma = (A dx^2 + C dy^2) / 2 + B dx
-// dy.
+// dy; v_depth: at the camera z.
 template <class F>
 A3D_HD void project_backward(const PinholeCamera& camera, const Gaussian<F>& g, const F v_mean2d[2],
-                             const F v_conic[3], GaussianGradient<F>& out) {
+                             const F v_conic[3], F v_depth, GaussianGradient<F>& out) {
   F p[3], u[6], cxx, cxy, cyy, det, dcov[3];
   CovarianceFrame<F> f;
   ProjectionJacobian<F> j;
@@ -227,6 +227,7 @@ A3D_HD void project_backward(const PinholeCamera& camera, const Gaussian<F>& g, 
   }
   quaternion_backward(f, dm, out.quat);
   point_backward(camera, j, p, v_mean2d, da, dp);
+  dp[2] = dp[2] + v_depth;
   const float* r = camera.r;
   for (int k = 0; k < 3; k++) {
     out.mean[k] = F(r[k]) * dp[0] + F(r[3 + k]) * dp[1] + F(r[6 + k]) * dp[2];
