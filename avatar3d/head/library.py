@@ -20,7 +20,7 @@ __all__ = ["load_head"]
 
 _NEUTRAL = "generic_neutral_mesh.obj"  # by which ICT-FaceKit's folder is known
 _ICT_ARRAYS, _ICT_MARKS = {"vertices", "parts"}, "ict_mediapipe478.npz"
-_ADAPTER_VERSION = 1
+_ADAPTER_VERSION = 2
 """Raised when an adapter's result changes, so that converted models are converted again."""
 
 

@@ -80,6 +80,15 @@ def test_lids_meet_and_lips_part(converted, kind):
     assert lip_gap(marks(jawOpen=1, mouthClose=1)) < 0.2 * lip_gap(marks(jawOpen=1))
 
 
+def test_a_tongue_of_its_own_comes_out(converted):
+    head, made, _ = converted["gnm"]
+    tongue = head.part[: len(made.kept)] == PARTS.index("tongue")
+    row = ARKIT_INDEX["tongueOut"]
+    wanted, found = made.rows[row, tongue], head.expression[row, : len(made.kept)][tongue]
+    error, size = (np.sqrt((field**2).sum(1).mean()) for field in (found - wanted, wanted))
+    assert error < 0.25 * size
+
+
 def test_flame_gets_the_mouth_it_lacks(converted):
     head, made, _ = converted["flame"]
     for name in INSIDE:

@@ -109,7 +109,7 @@ class _Correspondence:
     def __init__(
         self, default: HeadModel, laid: np.ndarray, scale: float, foreign: ForeignHead
     ) -> None:
-        self.default, self.scale = default, scale
+        self.default, self.laid, self.scale = default, laid, scale
         outside = np.isin(default.part, [PARTS.index(name) for name in _OUTSIDE])
         faces = default.faces[outside[default.faces].all(1)]
         ours = vertex_normals(foreign.vertices, foreign.faces)
@@ -167,14 +167,14 @@ def _matched_rows(
     """
     wanted = match.carried(match.default.expression[: len(ARKIT_52)])
     basis = np.concatenate([foreign.expression, foreign.poses]).astype(np.float64)
-    count = len(basis)
-    root = np.sqrt(match.weight / _REDUNDANCY) / _NOISE
-    system = (basis * root[:, None]).reshape(count, -1)
-    targets = (wanted * root[:, None]).reshape(len(wanted), -1)
     # Expressions have unit variance; poses may be anything but are not wanted for nothing.
     prior = np.r_[np.ones(len(foreign.expression)), np.full(len(foreign.poses), 0.01)]
-    weights = np.linalg.solve(system @ system.T + np.diag(prior), system @ targets.T).T
-    rows = np.tensordot(weights, basis, 1)
+    rows = _least_squares(basis, prior, wanted, match.weight)
+    out, tongue = ARKIT_INDEX["tongueOut"], part == PARTS.index("tongue")
+    if tongue.any():
+        wanted[out, tongue] = _carried_tongue(match, foreign.vertices[tongue])
+        weight = np.where(tongue, 1.0, match.weight)
+        rows[out] = _least_squares(basis, prior, wanted[[out]], weight)[0]
     reach = np.linalg.norm(wanted, axis=-1)
     share = reach / np.maximum(reach.max(1, keepdims=True), 1e-9)
     rows *= _smooth_step(share, 0.01, 0.06)[..., None]  # a left smile keeps to the left
@@ -185,6 +185,30 @@ def _matched_rows(
             rows[index] += known * (wanted[index] - rows[index])
     rows[:, foreign.eye > 0] = 0
     return rows.astype(np.float32)
+
+
+def _least_squares(
+    basis: np.ndarray, prior: np.ndarray, wanted: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """(R, V, 3) nearest to `wanted` that the basis (B, V, 3) with precisions (B,) can do."""
+    root = np.sqrt(weight / _REDUNDANCY) / _NOISE
+    system = (basis * root[:, None]).reshape(len(basis), -1)
+    targets = (wanted * root[:, None]).reshape(len(wanted), -1)
+    amounts = np.linalg.solve(system @ system.T + np.diag(prior), system @ targets.T).T
+    return np.tensordot(amounts, basis, 1)
+
+
+def _carried_tongue(match: _Correspondence, tongue: np.ndarray) -> np.ndarray:
+    """(N, 3) tongueOut of tongue vertices (N, 3): tongues are matched box to box."""
+    default = match.default
+    ours = default.part == PARTS.index("tongue")
+
+    def within(points: np.ndarray) -> np.ndarray:
+        low, high = points.min(0), points.max(0)
+        return (points - low) / np.maximum(high - low, 1e-6)
+
+    _, nearest = cKDTree(within(match.laid[ours])).query(within(tongue))
+    return match.scale * default.expression[ARKIT_INDEX["tongueOut"], ours][nearest]
 
 
 def _laid_on(default: HeadModel, head: HeadModel) -> np.ndarray:
@@ -258,7 +282,9 @@ def _rescale_blinks(head: HeadModel) -> None:
 def _with_residuals(head: HeadModel, foreign: ForeignHead) -> HeadModel:
     """The strongest expressions of the model as further rows, one for each sense."""
     count = min(_RESIDUAL_MODES, len(foreign.expression))
-    strength = np.linalg.norm(foreign.expression.reshape(len(foreign.expression), -1), axis=1)
+    skin = np.isin(head.part, [PARTS.index("face"), PARTS.index("lips")])
+    seen = foreign.expression[:, skin]
+    strength = np.linalg.norm(seen.reshape(len(seen), -1), axis=1)
     rows, names = [head.expression], list(head.expression_names)
     for mode in np.sort(np.argsort(-strength)[:count]):
         field = _RESIDUAL_SIGMA * foreign.expression[mode].astype(np.float32)
