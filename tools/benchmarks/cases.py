@@ -106,7 +106,8 @@ def _raster_cases(
     label: str, scene: Callable[[], Scene], reference: bool, quick: bool, headline: bool
 ) -> Iterator[Case]:
     def kernel(gaussians: list[Tensor], s: Scene, background: Tensor) -> Tensor:
-        return kernels.rasterize(*gaussians, s.viewmat, s.K, s.width, s.height, background)[0]
+        camera = (s.viewmat, s.K, s.width, s.height)
+        return kernels.rasterize(*gaussians, *camera, background, backend="native")[0]
 
     def in_torch(tile: int) -> Callable[[list[Tensor], Scene, Tensor], Tensor]:
         def draw(gaussians: list[Tensor], s: Scene, background: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ def _loss_cases(size: int) -> Iterator[Case]:
         ("fwd+bwd", training, SSIM_FORWARD + SSIM_BACKWARD, 10 / 3),
     ):
         yield Case(
-            f"L1+SSIM {size} {passes}", way("auto"), {"torch": way("reference")},
+            f"L1+SSIM {size} {passes}", way("native"), {"torch": way("reference")},
             lambda flops=flops, floats=floats: (values * flops, values * floats * FLOAT),
             quick=size == 512,
         )  # fmt: skip
@@ -248,7 +249,7 @@ def _binding_cases(count: int, basis: int) -> Iterator[Case]:
 
     for passes, backward in (("forward", False), ("fwd+bwd", True)):
         yield Case(
-            f"bind {count // 1000}k {passes}", make("auto", backward),
+            f"bind {count // 1000}k {passes}", make("native", backward),
             {"torch": make("reference", backward)} if count <= 20_000 else {},
             partial(work, backward), quick=count == 20_000,
         )  # fmt: skip
@@ -268,7 +269,9 @@ def _basis_case(blended: int, basis: int) -> Case:
         moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
 
         def run() -> Sequence[Tensor]:
-            kernels.outer_adamw_(parameter, *moments, rows, weights, step=1, **settings)
+            kernels.outer_adamw_(
+                parameter, *moments, rows, weights, step=1, backend="native", **settings
+            )
             return [parameter]
 
         return run
@@ -325,7 +328,7 @@ def _mesh_case(size: int) -> Case:
 
     others = {"numpy": make("reference")} if size == 256 else {}
     return Case(
-        f"mesh 16k triangles {size}", make("auto"), others, work, cpu_only=True, quick=size == 512
+        f"mesh 16k triangles {size}", make("native"), others, work, cpu_only=True, quick=size == 512
     )
 
 
