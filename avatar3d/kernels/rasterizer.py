@@ -147,11 +147,16 @@ def _draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     method = _method(means, backend)
     if method == "copies":
-        tensors = (means, quats, scales, opacities, colors, viewmat, K)
-        moved = (t.cpu() if isinstance(t, Tensor) else t for t in tensors)
-        ground = background.cpu() if isinstance(background, Tensor) else background
-        drawn = _draw(*moved, width, height, ground, with_depth, stats, "native")
-        image, alpha, depth = (t.to(means.device) for t in drawn)
+        elsewhere: dict[str, Any] = {
+            "means": means, "quats": quats, "scales": scales, "opacities": opacities,
+            "colors": colors, "viewmat": viewmat, "K": K, "background": background,
+        }  # fmt: skip
+        moved = {name: t.cpu() if isinstance(t, Tensor) else t for name, t in elsewhere.items()}
+        copied = _draw(
+            **moved, width=width, height=height, with_depth=with_depth, stats=stats,
+            backend="native",
+        )  # fmt: skip
+        image, alpha, depth = (t.to(means.device) for t in copied)
         return image, alpha, depth
     if background is None and isinstance(means, Tensor):
         background = torch.zeros(3, dtype=means.dtype, device=means.device)
@@ -164,7 +169,7 @@ def _draw(
             strict=True,
         )
     )
-    images = _check(given, shapes, width, height, float32=method == "native")
+    images = _check(given, shapes, width, height, float32=method != "reference")
     # From here on every tensor has a leading dimension, the number of images or 1.
     scene: Any = [t if t.ndim > len(shapes[name]) else t[None] for name, t in given.items()]
     probe = means2d = None
@@ -212,8 +217,8 @@ def _method(means: Tensor, backend: Backend) -> str:
     if backend == "native":
         raise RuntimeError(f"the CUDA rasteriser is not available: {reason}.")
     warn_once(
-        f"gsplat is not available ({reason}), so CUDA tensors are drawn by the CPU, which costs the "
-        "copies; `avatar3d doctor` says more."
+        f"gsplat is not available ({reason}), so CUDA tensors are drawn by the CPU, which costs "
+        "the copies; `avatar3d doctor` says more."
     )
     return "copies" if use_native(backend) else "reference"
 
