@@ -3,6 +3,8 @@
 import os
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,39 @@ import numpy as np
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
 
-__all__ = ["MAX_SECONDS", "SAMPLE_RATE", "extract_audio", "load_audio", "save_wav"]
+__all__ = [
+    "MAX_SECONDS", "SAMPLE_RATE", "SoundTrack", "extract_audio", "load_audio", "save_wav",
+    "sound_track",
+]  # fmt: skip
 
 SAMPLE_RATE = 16_000
 """Hz. Everything inside works at this rate."""
 MAX_SECONDS = 6 * 3600
 """Longer sound is refused: at 16 kHz this is 1.4 GB of float32."""
 _GAP_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class SoundTrack:
+    """What a file declares about its first sound track: codec, Hz and number of channels."""
+
+    codec: str
+    rate: int
+    channels: int
+
+
+def sound_track(path: str | os.PathLike[str]) -> SoundTrack | None:
+    """The first sound track, not decoded; None if there is none.
+
+    Raises:
+        UserError: missing or unreadable file.
+    """
+    with _opened(Path(path)) as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        context = stream.codec_context
+        return SoundTrack(context.name, int(stream.rate or 0), int(context.channels or 0))
 
 
 def load_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
@@ -79,6 +107,19 @@ def checked(samples: np.ndarray) -> np.ndarray:
 
 def _read(path: Path) -> np.ndarray | None:
     """Samples, or None if the file has no sound track."""
+    with _opened(path) as container:
+        if not container.streams.audio:
+            return None
+        pieces = list(_pieces(container, path))
+    samples = np.concatenate([np.zeros(0, np.float32), *pieces])
+    if not np.isfinite(samples).all():
+        raise UserError(f"The sound in {path} has samples that are not numbers; export it again.")
+    return samples
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The container; whatever fails while it is in use is explained."""
     try:
         import av
     except ImportError as error:
@@ -87,18 +128,12 @@ def _read(path: Path) -> np.ndarray | None:
         raise UserError(f"There is no file {path}; check the path.")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                return None
-            pieces = list(_pieces(container, path))
+            yield container
     except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"Cannot read sound from {path} ({reason}); convert it to WAV, MP3 or MP4."
         ) from error
-    samples = np.concatenate([np.zeros(0, np.float32), *pieces])
-    if not np.isfinite(samples).all():
-        raise UserError(f"The sound in {path} has samples that are not numbers; export it again.")
-    return samples
 
 
 def _pieces(container: Any, path: Path) -> Iterator[np.ndarray]:

@@ -3,5 +3,6 @@
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.importing import import_folder
 from avatar3d.capture.pipeline import capture
+from avatar3d.capture.preflight import check
 
-__all__ = ["CaptureConfig", "capture", "import_folder"]
+__all__ = ["CaptureConfig", "capture", "check", "import_folder"]

@@ -1,5 +1,6 @@
 """Options of capture."""
 
+import os
 from dataclasses import dataclass
 
 from avatar3d.errors import UserError
@@ -55,6 +56,13 @@ class CaptureConfig:
     workers: int = 0
     """Threads; 0 uses every processor."""
 
+    sound_offset: str = "0"
+    """Seconds by which the sound comes after the lips, to be put right; auto takes what
+    `avatar3d check` estimates, where it is sure."""
+
+    strict: bool = True
+    """Stop at once where the check says that no avatar can come of the clip; false tries anyway."""
+
     consent: str | None = None
     """A note on the consent of the person shown, kept with the subject and its avatars."""
 
@@ -84,5 +92,21 @@ class CaptureConfig:
                 raise UserError(
                     f"capture.{name} must be within {low} to {high:g}, got {getattr(self, name)}."
                 )
+        if self.sound_offset != "auto" and not abs(_number(self.sound_offset)) <= 10:
+            raise UserError(
+                "capture.sound_offset must be auto or seconds within -10 to 10, got "
+                f"{self.sound_offset!r}."
+            )
         if self.duration is not None and not self.duration > 0:
             raise UserError(f"capture.duration must be above 0 seconds, got {self.duration}.")
+
+    @property
+    def threads(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -1,83 +1,62 @@
-"""Which part of the picture to keep: a first quick look at the clip, before any long work."""
+"""Which part of the picture to keep."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
-from avatar3d.capture.landmarks import face_boxes
-from avatar3d.capture.parallel import silenced
-from avatar3d.capture.workspace import RejectedClip
-from avatar3d.io.video import VideoInfo, probe, read_frames
 
-__all__ = ["MIN_FRAMES", "Framing", "inspect_clip", "no_face"]
+__all__ = ["MIN_FRAMES", "Crop", "choose_crop", "inside", "no_face"]
 
 MIN_FRAMES = 10
-_LOOKS = 48
-_FACE_SHARE = 0.36
-"""Height of mediapipe's face box (brows to chin) as a share of the cropped square."""
+"""Fewest frames that an avatar can be made of."""
+_FACE_SHARE = 0.365
+"""Height of the face, forehead to chin, as a share of the cropped square."""
+_TIGHTEST = 0.72
+_INTRUDING = 0.02
+
+Crop = tuple[int, int, int, int]
+"""Left, top, width and height in pixels of the source picture."""
 
 
-@dataclass(frozen=True)
-class Framing:
-    """The crop and what the first look found.
+def choose_crop(
+    boxes: np.ndarray, others: np.ndarray, width: int, height: int, config: CaptureConfig
+) -> Crop:
+    """The picture, or a square around head and shoulders that leaves other people out.
 
-    Attributes:
-        fps: constant rate of the captured frames.
-        crop: left, top, width, height in pixels of the source picture.
-        width, height: size of the captured frames.
-        face: left, top, right, bottom of the main face, in pixels of the captured frames.
-        faces: most faces seen at once.
-        info: what the file declares.
+    Args:
+        boxes: (N, 4) left, top, right, bottom of the main face over time.
+        others: (M, 4) faces of other people that would disturb.
+        width, height: of the picture.
     """
+    whole = (0, 0, width, height)
+    small = max(width, height) <= 1.25 * config.size
+    squarish = max(width, height) <= 1.34 * min(width, height)
+    if not len(boxes) or config.crop == "none":
+        return whole
+    if config.crop == "auto" and small and squarish and not _intrusion(whole, others):
+        return whole
+    face_height = float(np.median(boxes[:, 3] - boxes[:, 1]))
+    left, top = np.percentile(boxes[:, :2], 3, axis=0)
+    right, bottom = np.percentile(boxes[:, 2:], 97, axis=0)
+    side = max(face_height / _FACE_SHARE, (right - left) * 1.8, (bottom - top) * 1.7)
+    middle = np.array([(left + right) / 2, (top + bottom) / 2])
+    best, least = whole, np.inf
+    for factor in np.linspace(1, _TIGHTEST, 5) if len(others) else (1.0,):
+        for shift in (0.0, -0.08, 0.08, -0.16, 0.16) if len(others) else (0.0,):
+            crop = _square(middle + [shift * side, 0], side * factor, width, height)
+            amount = _intrusion(crop, others)
+            if amount < least:
+                best, least = crop, amount
+    return best
 
-    fps: float
-    crop: tuple[int, int, int, int]
-    width: int
-    height: int
-    face: tuple[float, float, float, float]
-    faces: int
-    info: VideoInfo
 
-
-def inspect_clip(path: Path, config: CaptureConfig) -> Framing:
-    """Decode the clip once, look for faces in some of the frames and choose the crop.
-
-    Raises:
-        RejectedClip: fewer than `MIN_FRAMES` frames or no face.
-        UserError: the file cannot be read to its end.
-    """
-    info = probe(path)
-    fps = info.fps / np.ceil(info.fps / config.max_fps - 1e-3)
-    length = config.duration or max(info.duration - config.start, 1 / fps)
-    every = max(1, int(length * fps) // _LOOKS)
-    boxes: list[np.ndarray] = []
-    count, looks, most, size = 0, 0, 0, (info.height, info.width)
-    with silenced():
-        detect = face_boxes()
-    for image in read_frames(path, fps, config.start, config.duration):
-        if count % every == 0:
-            looks += 1
-            every = every * 2 if looks % (2 * _LOOKS) == 0 else every  # longer than declared
-            found = detect(image)
-            most = max(most, len(found))
-            boxes.extend(found[:1] if not boxes else [_nearest(found, boxes[-1])] if found else [])
-            size = (image.shape[0], image.shape[1])
-        count += 1
-    if count < MIN_FRAMES:
-        raise RejectedClip(
-            f"{path} has only {count} frame{'s' * (count != 1)}; capture needs at least "
-            f"{MIN_FRAMES}, better 10 seconds."
-        )
-    if not boxes:
-        raise RejectedClip(no_face(path))
-    stacked = np.array(boxes)
-    crop = _crop(stacked, size[1], size[0], config)
-    scale = min(1.0, config.size / max(crop[2:]))
-    width, height = round(crop[2] * scale), round(crop[3] * scale)
-    face = (np.median(stacked, 0) - np.array([*crop[:2], *crop[:2]])) * scale
-    return Framing(float(fps), crop, width, height, tuple(face.tolist()), most, info)
+def inside(crop: Crop, box: np.ndarray) -> bool:
+    """Whether more than a sliver of a box (4,) lies in the crop."""
+    low = np.maximum(box[:2], crop[:2])
+    high = np.minimum(box[2:], np.add(crop[:2], crop[2:]))
+    area = float(np.prod(np.maximum(high - low, 0)))
+    return area > 0.1 * float(np.prod(box[2:] - box[:2]))
 
 
 def no_face(path: Path) -> str:
@@ -88,26 +67,16 @@ def no_face(path: Path) -> str:
     )
 
 
-def _crop(
-    boxes: np.ndarray, width: int, height: int, config: CaptureConfig
-) -> tuple[int, int, int, int]:
-    """Left, top, width, height."""
-    whole = (0, 0, width, height)
-    small = max(width, height) <= 1.25 * config.size
-    squarish = max(width, height) <= 1.34 * min(width, height)
-    if config.crop == "none" or (config.crop == "auto" and small and squarish):
-        return whole
-    face_height = float(np.median(boxes[:, 3] - boxes[:, 1]))
-    left, top = np.percentile(boxes[:, :2], 3, axis=0)
-    right, bottom = np.percentile(boxes[:, 2:], 97, axis=0)
-    side = max(face_height / _FACE_SHARE, (right - left) * 1.5, (bottom - top) * 1.7)
-    side = int(min(round(side), width, height))
-    center_x, center_y = (left + right) / 2, (top + bottom) / 2 + 0.06 * side
-    x = int(np.clip(round(center_x - side / 2), 0, width - side))
-    y = int(np.clip(round(center_y - side / 2), 0, height - side))
-    return x, y, side, side
+def _intrusion(crop: Crop, others: np.ndarray) -> float:
+    """Share of the other faces that lie in the crop; few count as none."""
+    share = float(np.mean([inside(crop, box) for box in others])) if len(others) else 0.0
+    return share if share > _INTRUDING else 0.0
 
 
-def _nearest(found: list[np.ndarray], previous: np.ndarray) -> np.ndarray:
-    center = previous[:2] + previous[2:]
-    return min(found, key=lambda box: float(np.linalg.norm(box[:2] + box[2:] - center)))
+def _square(middle: np.ndarray, side: float, width: int, height: int) -> Crop:
+    size = int(min(round(side), width, height))
+    x, y = middle[0] - size / 2, middle[1] - size / 2 + 0.06 * size
+    return (
+        int(np.clip(round(x), 0, width - size)), int(np.clip(round(y), 0, height - size)), size,
+        size,
+    )  # fmt: skip

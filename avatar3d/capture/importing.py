@@ -72,23 +72,33 @@ def import_folder(
         f"{'masks' if recording.masks else 'no masks'}, "
         f"{'sound' if recording.audio else 'no sound'}."
     )
-    return build_subject(
+    subject = build_subject(
         Path(folder), recording.fingerprint(), _stages(recording), output, config, head,
         recording.kind, recording.split,
     )  # fmt: skip
+    _tell_split(recording)
+    return subject
+
+
+def _tell_split(recording: Recording) -> None:
+    """How to train on the frames that the folder sets aside for it."""
+    train, count = recording.split.get("train", ()), len(recording.frames)
+    if train == tuple(range(len(train))) and 0 < len(train) < count:
+        share = np.ceil(1e6 * len(train) / count) / 1e6
+        say(f"Train with train_fraction={share:.6f} to keep the folder's split.")
 
 
 def _stages(recording: Recording) -> tuple[Stage, ...]:
     """Those of a video, with pictures, masks and sound taken from the folder."""
     own = {
         "decode": replace(
-            _stage("decode"), run=partial(_take_frames, recording), options=("size",)
+            _stage("decode"), run=partial(_take_frames, recording), needs=(), options=("size",)
         ),
         "audio": replace(_stage("audio"), run=partial(_take_sound, recording)),
     }
     if recording.masks:
         own["matte"] = replace(_stage("matte"), run=partial(_take_masks, recording))
-    return tuple(own.get(stage.name, stage) for stage in STAGES)
+    return tuple(own.get(stage.name, stage) for stage in STAGES if stage.name != "check")
 
 
 def _stage(name: str) -> Stage:

@@ -15,6 +15,7 @@ from avatar3d.head.landmarks import LANDMARK_COUNT
 
 __all__ = [
     "DetectorChoice", "Face", "LandmarkDetector", "choose_detector", "choose_face", "face_boxes",
+    "is_near",
 ]  # fmt: skip
 
 ENVIRONMENT = "AVATAR3D_FACE_LANDMARKER"
@@ -87,6 +88,17 @@ def choose_face(faces: list[Face], expected: np.ndarray | None) -> Face | None:
         return float(moved + scaled)
 
     return min(faces, key=distance)
+
+
+def is_near(face: Face, expected: np.ndarray) -> bool:
+    """Whether a face is where, and as large as, it was expected: a box (4,), zero for nowhere."""
+    size = float(np.linalg.norm(expected[2:] - expected[:2]))
+    if size < 1:
+        return False
+    box = face.box
+    moved = float(np.linalg.norm((box[:2] + box[2:] - expected[:2] - expected[2:]) / 2)) / size
+    scaled = abs(np.log(max(float(np.linalg.norm(box[2:] - box[:2])), 1.0) / size))
+    return moved < 0.5 and scaled < 0.5
 
 
 class _TasksDetector:
@@ -200,16 +212,26 @@ def face_boxes() -> Callable[[np.ndarray], list[np.ndarray]]:
 
     def find(image: np.ndarray) -> list[np.ndarray]:
         height, width = image.shape[:2]
-        found = near.process(image).detections or far.process(image).detections or []
-        boxes = []
-        for detection in found:
-            box = detection.location_data.relative_bounding_box
-            left, top = box.xmin * width, box.ymin * height
-            right, bottom = left + box.width * width, top + box.height * height
-            boxes.append(np.array([left, top, right, bottom]))
-        return _largest_first(boxes)
+        boxes: list[np.ndarray] = []
+        for model in (near, far):
+            for detection in model.process(image).detections or ():
+                box = detection.location_data.relative_bounding_box
+                left, top = box.xmin * width, box.ymin * height
+                right, bottom = left + box.width * width, top + box.height * height
+                boxes.append(np.array([left, top, right, bottom]))
+        return _without_doubles(_largest_first(boxes))
 
     return find
+
+
+def _without_doubles(boxes: list[np.ndarray]) -> list[np.ndarray]:
+    """Boxes, largest first, less those whose middle lies in one already kept."""
+    kept: list[np.ndarray] = []
+    for box in boxes:
+        center = (box[:2] + box[2:]) / 2
+        if not any((other[:2] < center).all() and (center < other[2:]).all() for other in kept):
+            kept.append(box)
+    return kept
 
 
 def _largest_first(boxes: list[np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-__all__ = ["Spares", "parallel_map", "silenced"]
+__all__ = ["Spares", "parallel_map", "silenced", "single_threaded"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -49,6 +49,22 @@ class Spares(Generic[B]):
             yield spare
         finally:
             self._spares.put(spare)
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Frames are worked on in parallel; OpenCV's and torch's threads would only get in the way."""
+    import cv2
+    import torch
+
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
 @contextlib.contextmanager

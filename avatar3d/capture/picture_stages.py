@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avatar3d.capture.framing import Framing, inspect_clip
+from avatar3d.capture.check_stage import frame_checks, good_frames
 from avatar3d.capture.matte import Segmenter, refine_matte
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.parsing import learn_colors, parse_frame
@@ -24,11 +24,10 @@ def decode(workspace: Workspace) -> None:
     """frames/: constant rate, cropped, resized."""
     import cv2
 
-    config, source = workspace.config, workspace.source
-    framing = inspect_clip(source, config)
+    config = workspace.config
     workspace.path("frames").mkdir(parents=True, exist_ok=True)
-    left, top, width, height = framing.crop
-    size = (framing.width, framing.height)
+    left, top, width, height = workspace.state.facts["crop"]
+    size = (workspace.width, workspace.height)
 
     def store(item: tuple[int, np.ndarray]) -> None:
         index, image = item
@@ -40,34 +39,10 @@ def decode(workspace: Workspace) -> None:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         write_image(path, np.ascontiguousarray(image))
 
-    images = enumerate(read_frames(source, framing.fps, config.start, config.duration))
-    expected = round((config.duration or framing.info.duration - config.start) * framing.fps)
+    expected = len(frame_checks(workspace).reasons)
+    images = enumerate(read_frames(workspace.source, workspace.fps, config.start, config.duration))
     stored = parallel_map(store, images, workspace.workers)
-    count = sum(1 for _ in track(stored, "Reading the video", expected))
-    _remember(workspace, framing, count)
-
-
-def _remember(workspace: Workspace, framing: Framing, count: int) -> None:
-    facts = workspace.state.facts
-    facts.update(
-        fps=framing.fps,
-        frames=count,
-        width=framing.width,
-        height=framing.height,
-        crop=framing.crop,
-        face=framing.face,
-        faces=framing.faces,
-    )
-    if framing.info.hdr:
-        workspace.warn("decode", "The video is HDR; its colours were reduced without tone mapping.")
-    if framing.info.variable_rate:
-        workspace.warn(
-            "decode",
-            "The frames of the video are unevenly spaced; they were resampled to "
-            f"{framing.fps:.2f} per second.",
-        )
-    if framing.faces > 1:
-        workspace.warn("decode", "Several faces were seen; the main one was followed.")
+    workspace.state.facts["frames"] = sum(1 for _ in track(stored, "Reading the video", expected))
 
 
 def matte(workspace: Workspace) -> None:
@@ -94,7 +69,7 @@ def parsing(workspace: Workspace) -> None:
     workspace.path("parsing").mkdir(parents=True, exist_ok=True)
     data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("fit")
     points, found = data["points"][..., :2], data["found"]
-    usable = np.flatnonzero(found)
+    usable = good_frames(workspace, found)
     chosen = usable[spread(len(usable), _COLOR_FRAMES)]
     colors = learn_colors((workspace.frame(i), workspace.matte(i), points[i]) for i in chosen)
     shaped = workspace.head.shaped(fitted["identity"], fitted["offsets"])
@@ -138,7 +113,8 @@ def ear_mask(
 
 def plate(workspace: Workspace) -> None:
     """background.png."""
-    samples = spread(workspace.frames, _PLATE_FRAMES)
+    usable = good_frames(workspace, frame_checks(workspace).shows_person)
+    samples = usable[spread(len(usable), _PLATE_FRAMES)]
     pairs = parallel_map(
         lambda i: (workspace.frame(i), workspace.matte(i)), samples.tolist(), workspace.workers
     )

@@ -72,6 +72,9 @@ def build_subject(
     start = time.monotonic()
     _check_output(output)
     models = landmark_models(config)
+    folder = output.absolute().with_name(f".{output.absolute().name}.capture")
+    if head is None and not output.exists():
+        _check_first(folder, source, sha256, stages, config, models)
     head = head or load_head(config.head_model, detected_embedding(config))
     keys = stage_keys(stages, sha256, config, head, models)
     if _finished(output, keys):
@@ -81,22 +84,39 @@ def build_subject(
             subject.info.consent = config.consent
             subject.save_info()
         return subject
-    folder = output.absolute().with_name(f".{output.absolute().name}.capture")
     if not folder.is_dir() and output.is_dir():
         _link_tree(output, folder)
     workspace = Workspace(folder, source, sha256, config, head)
-    try:
-        with _single_threaded_opencv():
-            worked = run_stages(workspace, stages, keys)
-    except RejectedClip:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    worked = _run(workspace, stages, keys)
     workspace.state.started = {}
     workspace.save_state()
     _write_info(workspace, keys, origin, split or {})
     _put_in_place(folder, output)
     _summarise(workspace, worked, time.monotonic() - start)
     return Subject(output)
+
+
+def _check_first(
+    folder: Path,
+    source: Path,
+    sha256: str,
+    stages: tuple[Stage, ...],
+    config: CaptureConfig,
+    models: str,
+) -> None:
+    """Run the stages that need nothing, not even a head model, which takes a while to build."""
+    first = tuple(stage for stage in stages if stage.name == "check")
+    keys = stage_keys(first, sha256, config, None, models)
+    _run(Workspace(folder, source, sha256, config, None), first, keys)
+
+
+def _run(workspace: Workspace, stages: tuple[Stage, ...], keys: dict[str, str]) -> list[str]:
+    try:
+        with _single_threaded_opencv():
+            return run_stages(workspace, stages, keys)
+    except RejectedClip:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

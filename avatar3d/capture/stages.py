@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar3d.capture.check_stage import CHECK_OUTPUTS, check, sound_offset
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.landmarks import choose_detector
 from avatar3d.capture.picture_stages import decode, matte, parsing, plate
@@ -26,7 +27,8 @@ def landmark_models(config: CaptureConfig) -> str:
 
 def audio(workspace: Workspace) -> None:
     """audio.wav and audio_features.npz, where the clip has sound."""
-    store_sound(workspace, workspace.source, workspace.config.start)
+    start = workspace.config.start + sound_offset(workspace)
+    store_sound(workspace, workspace.source, start)
 
 
 def store_sound(workspace: Workspace, source: Path | None, start_seconds: float) -> None:
@@ -47,7 +49,9 @@ def store_sound(workspace: Workspace, source: Path | None, start_seconds: float)
     samples, rate = load_audio(wav)
     start = round(start_seconds * rate)
     length = round(workspace.frames / workspace.fps * rate)
-    samples = samples[start : start + length]
+    if start < 0:
+        samples = np.concatenate([np.zeros(-start, np.float32), samples])
+    samples = samples[max(start, 0) : max(start, 0) + length]
     if not len(samples):
         samples = np.zeros(length, np.float32)
     save_wav(wav, samples)
@@ -81,8 +85,9 @@ def report(workspace: Workspace) -> None:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "decode", decode, (), ("size", "crop", "max_fps", "start", "duration"), ("frames",)
+        "check", check, (), ("size", "crop", "max_fps", "start", "duration"), CHECK_OUTPUTS,
     ),
+    Stage("decode", decode, ("check",), (), ("frames",), version=2),
     Stage(
         "landmarks", landmarks, ("decode",), (),
         (f"{CACHE}/landmarks", f"{CACHE}/landmarks.npz"),
@@ -101,7 +106,7 @@ STAGES: tuple[Stage, ...] = (
         version=2,
     ),
     Stage("plate", plate, ("matte",), (), ("background.png",), version=2),
-    Stage("audio", audio, ("decode",), (), ("audio.wav", "audio_features.npz")),
+    Stage("audio", audio, ("decode",), ("sound_offset",), ("audio.wav", "audio_features.npz")),
     Stage(
         "report", report, ("torso", "parsing", "plate", "audio"), (),
         ("quality.json", "quality.html"),

@@ -84,6 +84,10 @@ class TorsoTracker:
     def usable(self) -> bool:
         return all(len(template.points) >= 100 for template in self._levels[1:])
 
+    def restart(self) -> None:
+        """Forget where the shoulders were; the next frame may show them anywhere."""
+        self._last = None
+
     def measure(self, image: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values (4,) and sigma (4,) of one frame, as in `TorsoMotion`."""
         unknown = np.zeros(4), np.full(4, np.inf)
@@ -224,16 +228,26 @@ def torso_region(matte: np.ndarray, points: np.ndarray, clothes: np.ndarray) -> 
 
 
 def measure_all(
-    tracker: TorsoTracker, frames: Iterable[tuple[np.ndarray, np.ndarray]]
+    tracker: TorsoTracker,
+    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    segments: np.ndarray | None = None,
 ) -> TorsoMotion:
-    """Register every (picture, matte) in order."""
-    rows = [tracker.measure(image, matte) for image, matte in frames]
+    """Register every (picture, matte) in order; segments (T,) say which shot each is in."""
+    rows = []
+    for index, (image, matte) in enumerate(frames):
+        if segments is not None and index and segments[index] != segments[index - 1]:
+            tracker.restart()
+        rows.append(tracker.measure(image, matte))
     values, sigma = (np.array([row[k] for row in rows]).reshape(-1, 4) for k in (0, 1))
     return TorsoMotion(values, sigma)
 
 
 def smooth_motion(
-    motion: TorsoMotion, head_shift: np.ndarray, fps: float, unit: float
+    motion: TorsoMotion,
+    head_shift: np.ndarray,
+    fps: float,
+    unit: float,
+    segments: np.ndarray | None = None,
 ) -> tuple[TorsoMotion, np.ndarray]:
     """Fuse measurement and damped head motion by their certainty, without lag.
 
@@ -242,25 +256,35 @@ def smooth_motion(
         head_shift: (T, 2) pixels, motion of the head relative to the clip's mean.
         fps: frames per second.
         unit: pixels of the frame per pixel of the working size.
+        segments: (T,) shot of each frame; nothing is smoothed across; default one shot.
 
     Returns:
         The motion about the clip's mean, and the share (T,) of the measurement in the shifts.
     """
-    from scipy.ndimage import gaussian_filter1d
-
+    shots = np.zeros(len(head_shift), int) if segments is None else segments
     prior_sigma = _PRIOR_SIGMA * [unit, unit, 1, 1]
     evidence = np.where(np.isfinite(motion.sigma), 1 / np.maximum(motion.sigma, 1e-6) ** 2, 0)
     total = evidence.sum(0)
     center = (evidence * motion.values).sum(0) / np.maximum(total, 1e-12)
     fallback = np.zeros_like(motion.values)
-    fallback[:, :2] = FOLLOW * gaussian_filter1d(head_shift, 0.2 * fps, axis=0, mode="nearest")
+    fallback[:, :2] = FOLLOW * _smoothed(head_shift, 0.2 * fps, shots)
     sigma = 0.04 * fps
-    amount = gaussian_filter1d(evidence, sigma, axis=0, mode="nearest")
-    mixed = gaussian_filter1d(evidence * (motion.values - center), sigma, axis=0, mode="nearest")
+    amount = _smoothed(evidence, sigma, shots)
+    mixed = _smoothed(evidence * (motion.values - center), sigma, shots)
     prior = 1 / prior_sigma**2
     fused = (mixed + prior * fallback) / (amount + prior)
     share = (amount / (amount + prior))[:, :2].mean(1)
     return TorsoMotion(fused, 1 / np.sqrt(amount + prior)), share
+
+
+def _smoothed(track: np.ndarray, sigma: float, segments: np.ndarray) -> np.ndarray:
+    """Gaussian over time (T, C), within each shot."""
+    from scipy.ndimage import gaussian_filter1d
+
+    starts = np.flatnonzero(np.diff(segments)) + 1
+    parts = np.split(np.asarray(track, np.float64), starts)
+    filtered = [gaussian_filter1d(part, sigma, axis=0, mode="nearest") for part in parts]
+    return np.concatenate(filtered)
 
 
 def torso_poses(motion: TorsoMotion, rest: np.ndarray, K: np.ndarray) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Stages that find the geometry: landmarks, the fitted head and the shoulders."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from avatar3d.capture.check_stage import frame_checks, good_frames
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, fit_frames, fit_shape
 from avatar3d.capture.framing import MIN_FRAMES, no_face
-from avatar3d.capture.landmarks import choose_detector
+from avatar3d.capture.landmarks import choose_detector, is_near
 from avatar3d.capture.mirroring import detect_both_ways
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
@@ -18,12 +21,13 @@ from avatar3d.capture.torso import (
 )
 from avatar3d.capture.workspace import RejectedClip, Workspace, spread
 from avatar3d.progress import track
-from avatar3d.subject import PARSING_LABELS, Tracking
+from avatar3d.subject import FRAME_REASONS, PARSING_LABELS, Tracking
 
 __all__ = ["fit", "joined", "landmarks", "torso"]
 
 _LANDMARK_CHUNK = 512
 _OVERLAP = 16
+_REASON = {name: number for number, name in enumerate(FRAME_REASONS)}
 
 
 def landmarks(workspace: Workspace) -> None:
@@ -36,15 +40,18 @@ def landmarks(workspace: Workspace) -> None:
         for _ in range(workspace.workers):
             with detectors.borrow() as detector:
                 detector.detect(blank)
-    expected = np.array(workspace.state.facts["face"])
-    frames = workspace.frames
+    frames, checks = workspace.frames, frame_checks(workspace)
     starts = range(0, frames, _LANDMARK_CHUNK)
 
     def detect(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        image = workspace.frame(index)
+        if not checks.shows_person[index]:
+            return None, None
+        image, expected = workspace.frame(index), checks.boxes[index]
         with detectors.borrow() as detector:
             face = detect_both_ways(detector, image, expected)
-        return (face.points, face.scores) if face else (None, None)
+        if face is None or (checks.exact and not is_near(face, expected)):
+            return None, None
+        return face.points, face.scores
 
     todo = [s for s in starts if not workspace.has_arrays(f"landmarks/{s:06d}")]
     indices = [i for s in todo for i in range(s, min(s + _LANDMARK_CHUNK, frames))]
@@ -99,12 +106,14 @@ def fit(workspace: Workspace) -> None:
     segments = np.searchsorted(cuts, np.arange(frames), side="right")
     try:
         if not workspace.has_arrays("fit/shape"):
-            usable = np.flatnonzero(found)
+            usable = good_frames(workspace, found)
             chosen = usable[spread(len(usable), config.identity_frames)]
             poses = poses_from_landmarks(head, points[chosen], found[chosen], workspace.K)
             shape = fit_shape(model, points[chosen], poses, config.iterations)
             workspace.save_arrays("fit/shape", identity=shape.identity, offsets=shape.offsets)
         shape = FaceShape(**workspace.load_arrays("fit/shape"))
+        person = head.shaped(shape.identity, shape.offsets)
+        model = LandmarkModel(replace(head, expression=person.expression), workspace.K)
         poses = poses_from_landmarks(head, points, found, workspace.K, model.face(shape))
         torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
 
@@ -172,7 +181,10 @@ def torso(workspace: Workspace) -> None:
     data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("fit")
     found, points = data["found"], data["points"][..., :2]
     confidence = _confidence(points, fitted["points"], found)
-    valid = found & (confidence > 0)
+    checks = frame_checks(workspace)
+    reasons = np.where(found & (confidence <= 0), _REASON["poor fit"], checks.reasons)
+    reasons = np.where(found | (reasons > 0), reasons, _REASON["no face"]).astype(np.uint8)
+    valid = found & (reasons == 0)
     rest = mean_pose(fitted["poses"][valid] if valid.any() else fitted["poses"])
     nearest = np.where(
         valid, np.linalg.norm(fitted["poses"][:, :3] - rest[:3], axis=(1, 2)), np.inf
@@ -191,11 +203,12 @@ def torso(workspace: Workspace) -> None:
         range(workspace.frames),
         workspace.workers,
     )
-    motion = measure_all(tracker, track(pairs, "Following the shoulders", workspace.frames))
+    pairs = track(pairs, "Following the shoulders", workspace.frames)
+    motion = measure_all(tracker, pairs, checks.segments)
     head = fitted["poses"][:, :3, 3]
     pixels = head[:, :2] / head[:, 2:] * workspace.K[0, 0]
     smooth, share = smooth_motion(
-        motion, pixels - pixels[valid].mean(0), workspace.fps, tracker.unit
+        motion, pixels - pixels[valid].mean(0), workspace.fps, tracker.unit, checks.segments
     )
     if share.mean() < 0.5:
         workspace.warn(
@@ -221,6 +234,8 @@ def torso(workspace: Workspace) -> None:
         landmarks_fit=fitted["points"],
         confidence=confidence,
         valid=valid,
+        segments=checks.segments,
+        reasons=reasons,
     ).save(workspace.path("tracking.npz"))
     workspace.save_arrays("torso", confidence=share, values=smooth.values, raw=motion.values)
 

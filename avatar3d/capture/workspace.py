@@ -66,11 +66,21 @@ class Workspace:
     """What a stage sees: the source, the options, the head model and the folder to write into."""
 
     def __init__(
-        self, folder: Path, source: Path, sha256: str, config: CaptureConfig, head: HeadModel
+        self,
+        folder: Path,
+        source: Path,
+        sha256: str,
+        config: CaptureConfig,
+        head: HeadModel | None,
     ) -> None:
-        self.folder, self.source, self.config, self.head = folder, source, config, head
+        self.folder, self.source, self.config, self._head = folder, source, config, head
         self._path = folder / CACHE / "state.json"
         self.state = self._load(sha256)
+
+    @property
+    def head(self) -> HeadModel:
+        assert self._head is not None, "the first stages do without a head model"
+        return self._head
 
     @property
     def width(self) -> int:
@@ -95,7 +105,7 @@ class Workspace:
 
     @property
     def workers(self) -> int:
-        return self.config.workers or os.cpu_count() or 1
+        return self.config.threads
 
     @cached_property
     def K(self) -> np.ndarray:
@@ -153,7 +163,11 @@ class Workspace:
 
 
 def stage_keys(
-    stages: tuple[Stage, ...], sha256: str, config: CaptureConfig, head: HeadModel, extra: str
+    stages: tuple[Stage, ...],
+    sha256: str,
+    config: CaptureConfig,
+    head: HeadModel | None,
+    extra: str,
 ) -> dict[str, str]:
     """Hash of everything each stage's output depends on."""
     keys: dict[str, str] = {}
@@ -164,8 +178,8 @@ def stage_keys(
             "source": sha256,
             "needs": [keys[name] for name in stage.needs],
             "options": {name: getattr(config, name) for name in stage.options},
-            "extra": extra if stage.name == "landmarks" else "",
-            "head": head.fingerprint if stage.name == "fit" else "",
+            "extra": extra if stage.name in ("check", "landmarks") else "",
+            "head": head.fingerprint if head is not None and stage.name == "fit" else "",
         }
         text = json.dumps(material, sort_keys=True)
         keys[stage.name] = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -48,12 +48,40 @@ Head = Annotated[
 ]
 
 
+_MARKS = {"good": "ok", "note": "--", "limit": " !", "fail": "NO"}
+
+
 class Group(StrEnum):
     """Stages that have settings."""
 
     capture = "capture"
     training = "training"
     motion = "motion"
+
+
+@app.command()
+def check(
+    video: Annotated[Path, typer.Argument(help="A clip of one person, in any common format.")],
+    overrides: Overrides = None,
+    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures here.")] = None,
+) -> None:
+    """Say what will come of a clip before any long work; exit code 1 where it will fail."""
+    from avatar3d.capture import CaptureConfig
+    from avatar3d.capture import check as run
+    from avatar3d.config import compose
+    from avatar3d.io.atomic import atomic_write
+
+    report = run(video, compose("capture", CaptureConfig, overrides or ()), html)
+    if json is not None:
+        atomic_write(json, report.model_dump_json(indent=1) + "\n")
+    print(report.summary)
+    for finding in report.findings:
+        where = f" (first at {finding.first:.1f} s)" if finding.first is not None else ""
+        print(f"{_MARKS[finding.state]}  {finding.title:<20} {finding.text}{where}")
+        if finding.remedy:
+            print(f"{'':26}{finding.remedy}")
+    raise typer.Exit(1 if report.verdict == "fail" else 0)
 
 
 @app.command()
