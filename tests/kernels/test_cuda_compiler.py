@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from avatar3d.kernels.cuda import compiler, modules
+from avatar3d.kernels.cuda import availability, compiler
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")  # Turing, Ampere, Hopper, Blackwell
 
@@ -104,4 +104,4 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_reason_is_told():
-    assert modules.unusable(0)
+    assert availability.unusable(0)

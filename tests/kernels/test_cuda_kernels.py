@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels.cuda import adam, binding, compiler, modules, ssim
+from avatar3d.kernels.cuda import adam, availability, binding, compiler, modules, ssim
 
 HERE = Path(__file__).parent / "emulation"
 GUARD = 64  # values around every tensor that no kernel may touch
@@ -227,6 +227,17 @@ def test_adamw_with_a_gradient_in_factors_is_torchs(frames, device):
             0.1,
         )  # fmt: skip
     assert (parameter.cpu() - truth.detach()).abs().max() < 1e-6
+
+
+def test_the_trial_run_notices_whether_a_kernel_ran(device, monkeypatch):
+    assert availability.computes(device)
+
+    class Idle:
+        def launch(self, *arguments) -> None:
+            pass
+
+    monkeypatch.setattr(modules, "load", lambda source, device: Idle())
+    assert not availability.computes(device)
 
 
 def test_nothing_to_bind(device):

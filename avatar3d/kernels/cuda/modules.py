@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar3d.kernels.cuda.compiler import SOURCES, build
+from avatar3d.kernels.cuda.compiler import build
 
-__all__ = ["Argument", "Module", "load", "unusable"]
+__all__ = ["Argument", "Module", "load"]
 
 Argument = Tensor | int | float | None
 
@@ -34,23 +34,6 @@ def load(source: str, device: torch.device) -> Module:
     """One of compiler.SOURCES, compiled if need be, for the device of the tensors it will see."""
     index = torch.cuda.current_device() if device.index is None else device.index
     return _load(source, index)
-
-
-@cache
-def unusable(index: int) -> str:
-    """Why the kernels cannot run on CUDA device `index`, or "" if they can: compiles and loads."""
-    if not torch.cuda.is_available():
-        lacks = "is built without CUDA" if torch.version.cuda is None else "sees no GPU"
-        return f"torch {torch.__version__} {lacks}"
-    try:
-        for source in SOURCES:
-            _load(source, index)
-    except Exception as error:  # whatever driver, compiler and loader may say
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        if isinstance(error, ImportError):
-            return f"{reason[0]} (pip install 'avatar3d[gpu]')"
-        return reason[0]
-    return ""
 
 
 @cache

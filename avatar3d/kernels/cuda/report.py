@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from avatar3d.kernels.cuda.availability import unusable
 from avatar3d.kernels.cuda.compiler import nvrtc_version
-from avatar3d.kernels.cuda.modules import unusable
 
 __all__ = ["report"]
 
