@@ -129,7 +129,6 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
 
 
 def _adapt(kind: str, path: Path, embed: "Embed | None") -> HeadModel:
-    from avatar3d.head.anny import load_anny
     from avatar3d.head.sources import flame, gnm, ict
 
     if kind == "ict" and path.is_file():
@@ -138,7 +137,7 @@ def _adapt(kind: str, path: Path, embed: "Embed | None") -> HeadModel:
     if kind == "ict":
         return ict.from_folder(path, embed)
     adapter = flame.from_pickle if kind == "flame" else gnm.from_npz
-    return adapter(path, load_anny(), embed)
+    return adapter(path, load_head(), embed)
 
 
 def _cached_path(name: str) -> Path:
