@@ -50,6 +50,29 @@ def test_every_source_compiles_and_stays_in_registers(source, arch):
     assert max(shared, default=0) <= 48 * 1024  # what a block gets on any GPU without asking
 
 
+def test_the_gpu_understands_every_shared_header(tmp_path, monkeypatch):
+    """Also the maths that only CPU kernels use today."""
+    include = compiler.source_folder() / "include"
+    names = sorted(path.name for path in (include / "avatar3d").glob("*.h"))
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "all.cu").write_text(
+        "".join(f'#include "avatar3d/{name}"\n' for name in names)
+        + """
+using namespace avatar3d;
+extern "C" __global__ void all(const PinholeCamera* camera, const Gaussian<float>* g,
+                               const float* v, Footprint<float>* f) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  f[i] = project(*camera, g[i]);
+  f[i].x += log2_of(v[5]) + (float)make_triangle(v, v + 3, v + 6).lx[0];
+}
+"""
+    )
+    shutil.copytree(include, tmp_path / "include")
+    monkeypatch.setattr(compiler, "source_folder", lambda: tmp_path)
+    cubin, _ = compiler.compile_source("all.cu", "sm_80")
+    assert b"all" in cubin
+
+
 def test_all_sources_are_known():
     folder = compiler.source_folder() / "gpu"
     assert sorted(path.name for path in folder.glob("*.cu")) == sorted(compiler.SOURCES)
