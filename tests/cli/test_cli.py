@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from avatar3d.cli import main
+from avatar3d.motion import Motion
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -82,7 +83,8 @@ def test_help_is_quick_and_names_every_verb(run):
         seconds.append(time.perf_counter() - start)
     assert result.returncode == 0
     for verb in (
-        "doctor", "assets", "capture", "train", "render", "export", "view", "evaluate", "config",
+        "doctor", "assets", "capture", "import", "head", "train", "render", "export", "view",
+        "evaluate", "config",
     ):  # fmt: skip
         assert f" {verb} " in result.stdout
     assert min(seconds) < 1.5
@@ -132,6 +134,10 @@ def test_settings_are_listed(run_here):
         (("train", "nowhere", "-o", "out.a3d", "iterations=many"), ["'many'"]),
         (("render", "nowhere.a3d", "--text", "hello", "-o", "out.mp4"), ["nowhere.a3d"]),
         (("export", "nowhere.a3d", "-o", "out.html"), ["nowhere.a3d"]),
+        (("export", "nowhere.csv", "-o", "out.npz"), ["nowhere.csv"]),
+        (("import", "nowhere", "-o", "out"), ["nowhere"]),
+        (("head", "nowhere.pkl"), ["nowhere.pkl"]),
+        (("head", "nobody"), ["'nobody'", "anny"]),
         (("evaluate", "nowhere.a3d", "--subject", "nowhere"), ["nowhere"]),
         (("view", "nowhere.a3d"), ["nowhere.a3d"]),
     ],
@@ -157,6 +163,14 @@ def test_a_clip_of_two_frames(run, tmp_path):
     movie(tmp_path / "short.mp4", 2, scenery)
     assert_refused(run("capture", "short.mp4", "-o", "out"), "frames", lines=20)
     assert [path.name for path in tmp_path.iterdir()] == ["short.mp4"]
+
+
+def test_a_motion_goes_into_a_recording_and_back(run_here, tmp_path):
+    weights = np.linspace(0, 1, 10 * 52).reshape(10, 52)
+    Motion(fps=30, expression=weights).save(tmp_path / "take.npz")
+    assert run_here("export", "take.npz", "-o", "take.csv").returncode == 0
+    assert run_here("export", "take.csv", "-o", "again.npz").returncode == 0
+    np.testing.assert_allclose(Motion.load(tmp_path / "again.npz").expression, weights, atol=1e-6)
 
 
 def test_an_avatar_that_is_none(run_here, tmp_path):
