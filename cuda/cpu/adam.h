@@ -54,14 +54,13 @@ inline void adamw_span(const AdamWStep& step, const float* gradient, float* para
 }
 
 void outer_adamw(const OuterAdamW& in, int threads) {
-  const AdamWStep step = {(float)in.keep,         (float)in.beta2,
-                          (float)(1 - in.beta1),  (float)(1 - in.beta2),
-                          (float)in.rate,         (float)in.inverse_root,
+  const AdamWStep step = {(float)in.keep,        (float)in.beta2, (float)(1 - in.beta1),
+                          (float)(1 - in.beta2), (float)in.rate,  (float)in.inverse_root,
                           (float)in.eps};
   const int rows_together = larger(1, kGradientFloats / in.size);
   const int64_t blocks = (in.rows + rows_together - 1) / rows_together;
-  const int pieces = (int)(blocks < threads * kAdamPiecesPerThread ? blocks
-                                                                   : threads * kAdamPiecesPerThread);
+  const int pieces =
+      (int)(blocks < threads * kAdamPiecesPerThread ? blocks : threads * kAdamPiecesPerThread);
   parallel_for(pieces, threads, [&](int piece, int) {
     alignas(64) float gradient[kGradientFloats];
     const int64_t begin = blocks * piece / pieces, end = blocks * (piece + 1) / pieces;

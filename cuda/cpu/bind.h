@@ -182,8 +182,8 @@ inline void store_basis_gradient(const BindInput& in, const float* v, float* bas
 }
 
 // v_weights[k] += sum over rows and the Gaussians first..first + count of v[row] basis[row][k].
-inline void add_weight_gradient(const BindInput& in, int first, int count,
-                                const float (*v)[kSums], float* v_weights) {
+inline void add_weight_gradient(const BindInput& in, int first, int count, const float (*v)[kSums],
+                                float* v_weights) {
   const int size = in.basis_size;
   for (int k = 0; k < size; k += kWidth) {
     const int n = smaller(kWidth, size - k);
@@ -216,8 +216,7 @@ inline void camera_backward(const Lanes point[3], const Lanes v_mean[3], Lanes s
     const Lanes v = share * v_mean[i] * Lanes(used);
     // a poisoned Gaussian is not drawn, and 0 * NaN would reach everybody's transform
     const LaneMask moved = max_of(v, zero - v) > zero;
-    for (int k = 0; k < 3; k++)
-      sums[4 * i + k] += (double)sum(select(moved, v * point[k], zero).v);
+    for (int k = 0; k < 3; k++) sums[4 * i + k] += (double)sum(select(moved, v * point[k], zero).v);
     sums[4 * i + 3] += (double)sum(v.v);
   }
 }

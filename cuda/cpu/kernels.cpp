@@ -25,9 +25,9 @@ namespace avatar3d {
 #endif
 
 const Kernels* A3D_TABLE() {
-  static const Kernels table = {A3D_NAME,       rasterize, rasterize_backward, l1_ssim,
-                                rasterize_mesh, bind,      bind_backward,      outer_adamw,
-                                decode_pixels,  encode_pixels, spin_fma};
+  static const Kernels table = {
+      A3D_NAME,      rasterize,   rasterize_backward, l1_ssim,       rasterize_mesh, bind,
+      bind_backward, outer_adamw, decode_pixels,      encode_pixels, spin_fma};
   return &table;
 }
 

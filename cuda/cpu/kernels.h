@@ -67,14 +67,14 @@ struct RasterGradient {
 // What the backward reuses of the forward, and both passes' scratch memory. M (tile, Gaussian)
 // pairs.
 struct RasterState {
-  Buffer splats;      // Splat[N]
-  Buffer rects;       // TileRect[N]
+  Buffer splats;                      // Splat[N]
+  Buffer rects;                       // TileRect[N]
   Buffer slot_in_chunk, chunk_slots;  // int32[N], int64[]: where each Gaussian's slots begin
-  Buffer tile_start;  // int32[tiles + 1]
-  Buffer list;        // Entry[M]: Gaussians of each tile, front to back
-  Buffer mask;        // uint64[M]: blocks of the tile that the Gaussian touches
-  Buffer slots;       // float[M][16]: gradients of each pair
-  Buffer depths;      // float[N]: camera z, negative when not drawn
+  Buffer tile_start;                  // int32[tiles + 1]
+  Buffer list;                        // Entry[M]: Gaussians of each tile, front to back
+  Buffer mask;                        // uint64[M]: blocks of the tile that the Gaussian touches
+  Buffer slots;                       // float[M][16]: gradients of each pair
+  Buffer depths;                      // float[N]: camera z, negative when not drawn
   Buffer keys, keys2, order, order2, sorted, sorts, corners, next, partial;
   int tiles_x = 0, tiles_y = 0;
   int64_t entries = 0;
@@ -131,8 +131,8 @@ struct BindGradient {
   float *head, *torso;  // (4, 4), both or none
 };
 
-// A parameter of R rows of K numbers, whose gradient is sum over f of row_gradients[f] weights[f]^T.
-// The factors of the step are those of avatar3d/adam.h.
+// A parameter of R rows of K numbers, whose gradient is sum over f of row_gradients[f]
+// weights[f]^T. The factors of the step are those of avatar3d/adam.h.
 struct OuterAdamW {
   int64_t rows;                // R
   int size, frames;            // K, F

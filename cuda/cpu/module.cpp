@@ -45,9 +45,9 @@ struct State {
   std::mutex in_use;
   ~State() {
     for (RasterState& r : rasters)
-      for (Buffer* b : {&r.splats, &r.rects, &r.slot_in_chunk, &r.chunk_slots, &r.tile_start, &r.list, &r.mask,
-                        &r.slots, &r.depths, &r.keys, &r.keys2, &r.order, &r.order2, &r.sorted,
-                        &r.sorts, &r.corners, &r.next, &r.partial})
+      for (Buffer* b : {&r.splats, &r.rects, &r.slot_in_chunk, &r.chunk_slots, &r.tile_start,
+                        &r.list, &r.mask, &r.slots, &r.depths, &r.keys, &r.keys2, &r.order,
+                        &r.order2, &r.sorted, &r.sorts, &r.corners, &r.next, &r.partial})
         release(*b);
     release(scratch);
   }
@@ -122,7 +122,8 @@ void expect(const Array& a, size_t size, const char* name) {
                                 " values, expected " + std::to_string(size));
 }
 
-// B images of N Gaussians. Every tensor has a leading dimension, B or, where the images share it, 1.
+// B images of N Gaussians. Every tensor has a leading dimension, B or, where the images share
+// it, 1.
 struct Scene {
   FloatIn means, quats, scales, opacities, colors, viewmat, intrinsics, background;
   int images, width, height;
@@ -154,10 +155,9 @@ struct Scene {
   }
 
   RasterInput view(int i) const {
-    return RasterInput{(int)count(),      of(means, i),      of(quats, i),
-                       of(scales, i),     of(opacities, i),  of(colors, i),
-                       of(viewmat, i),    of(intrinsics, i), of(background, i),
-                       background.ndim() == 4, width,        height};
+    return RasterInput{(int)count(),      of(means, i),           of(quats, i),   of(scales, i),
+                       of(opacities, i),  of(colors, i),          of(viewmat, i), of(intrinsics, i),
+                       of(background, i), background.ndim() == 4, width,          height};
   }
 };
 
@@ -181,8 +181,8 @@ ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, std::optio
   std::vector<RasterOutput> out;
   for (int i = 0; i < scene.images; i++) {
     in.push_back(scene.view(i));
-    out.push_back({image.data() + 3 * pixels * i, alpha.data() + pixels * i,
-                   part(depth, pixels, i), radii.data() + n * i});
+    out.push_back({image.data() + 3 * pixels * i, alpha.data() + pixels * i, part(depth, pixels, i),
+                   radii.data() + n * i});
   }
   std::shared_ptr<State> state = pool().take();
   {
@@ -196,8 +196,8 @@ ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, std::optio
   return ByteOut(&state->anchor, {1}, owner);
 }
 
-// Every gradient has a leading dimension B. False when the state is unknown: the tensor was copied, so
-// the caller must run the forward again.
+// Every gradient has a leading dimension B. False when the state is unknown: the tensor was copied,
+// so the caller must run the forward again.
 bool rasterize_backward(const Scene& scene, ByteIn token, FloatIn v_image,
                         std::optional<FloatIn> v_alpha, std::optional<FloatIn> v_depth,
                         FloatIn image, FloatIn alpha, FloatIn depth, FloatOut means, FloatOut quats,
@@ -394,11 +394,13 @@ void outer_adamw(FloatOut parameter, FloatOut exp_avg, FloatOut exp_avg_sq, Floa
   expect(exp_avg, rows * size, "exp_avg");
   expect(exp_avg_sq, rows * size, "exp_avg_sq");
   expect(row_gradients, frames * rows, "row_gradients");
-  const OuterAdamW in = {(int64_t)rows,        (int)size,        (int)frames,
-                         row_gradients.data(), weights.data(),   parameter.data(),
-                         exp_avg.data(),       exp_avg_sq.data(), keep,
-                         beta1,                beta2,            rate,
-                         inverse_root,         eps};
+  const OuterAdamW in = {(int64_t)rows,  (int)size,
+                         (int)frames,    row_gradients.data(),
+                         weights.data(), parameter.data(),
+                         exp_avg.data(), exp_avg_sq.data(),
+                         keep,           beta1,
+                         beta2,          rate,
+                         inverse_root,   eps};
   nb::gil_scoped_release unlocked;
   settings().kernels->outer_adamw(in, settings().threads);
 }
@@ -489,8 +491,8 @@ void throw_too_many_entries() {
 NB_MODULE(_native, m) {
   m.doc() = "CPU kernels of avatar3d; use them through avatar3d.kernels.";
   nb::class_<Scene>(m, "Scene")
-      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, int, int,
-                    int>());
+      .def(nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, int,
+                    int, int>());
   const auto none = [] { return nb::arg().none(); };
   m.def("rasterize", &rasterize, nb::arg(), nb::arg(), nb::arg(), none(), nb::arg());
   m.def("rasterize_backward", &rasterize_backward, nb::arg(), nb::arg(), nb::arg(), none(), none(),

@@ -77,8 +77,12 @@ struct Replay {
   Vec acc[kSums];
 
   Replay(const Splat& s, float depth, const Tile& tile)
-      : x(set(s.x - (float)tile.x0)), y(set(s.y - (float)tile.y0)), red(set(s.red)),
-        green(set(s.green)), blue(set(s.blue)), z(set(depth)),
+      : x(set(s.x - (float)tile.x0)),
+        y(set(s.y - (float)tile.y0)),
+        red(set(s.red)),
+        green(set(s.green)),
+        blue(set(s.blue)),
+        z(set(depth)),
         conic{set(s.conic_a), set(s.conic_b), set(s.conic_c)} {
     for (int i = 0; i < kSums; i++) acc[i] = set(0.0f);
   }
@@ -154,8 +158,9 @@ inline void replay_one(const RasterInput& in, const RasterGradient& grad, Raster
   ReplayState replay;
   read_tile(in, grad, tile, replay);
   const RasterScene scene = {data<Splat>(state.splats), data<float>(state.depths)};
-  const auto run = grad.v_depth ? (grad.mean2d ? replay_tile<true, true> : replay_tile<false, true>)
-                                : (grad.mean2d ? replay_tile<true, false> : replay_tile<false, false>);
+  const auto run = grad.v_depth
+                       ? (grad.mean2d ? replay_tile<true, true> : replay_tile<false, true>)
+                       : (grad.mean2d ? replay_tile<true, false> : replay_tile<false, false>);
   run(scene, data<Entry>(state.list) + start[t], data<uint64_t>(state.mask) + start[t], n, tile,
       table, replay, data<float>(state.slots));
 }

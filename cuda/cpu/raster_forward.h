@@ -140,37 +140,35 @@ A3D_INLINE Vec alpha_of(const Splat& s, Vec dx, Vec dy) {
   return keep(ge(p, set(kLog2MinAlpha)), vmin(exp2_in_range(p), set(kMaxAlpha)));
 }
 
-// Per block: transmittance of all Gaussians so far; of those drawn, which a pixel stops counting when
-// the first would fall to kMinTransmittance; red, green, blue, depth.
+// Per block: transmittance of all Gaussians so far; of those drawn, which a pixel stops counting
+// when the first would fall to kMinTransmittance; red, green, blue, depth.
 struct alignas(64) BlendState {
   float v[kBlocks][6][kWidth];
 };
 
-constexpr int kChunk = 256;
-constexpr int kWords = kChunk / 64;
+constexpr int kChunk = 64;  // the bits of a mask
 
-// The Gaussians in `touching` (one word for each 64 of the chunk, kBlocks or more words apart) over one
-// block. False when no pixel of it is left to draw.
+// Those of the chunk's Gaussians that are in `touching`, over one block. False when no pixel of it
+// is left to draw.
 template <bool kDepth>
-A3D_INLINE bool blend_block(const RasterScene& scene, const Entry* chunk, const uint64_t* touching,
-                            int words, Vec px, Vec py, float (*state)[kWidth]) {
+A3D_INLINE bool blend_block(const RasterScene& scene, const Entry* chunk, uint64_t touching, Vec px,
+                            Vec py, float (*state)[kWidth]) {
   Vec T = load(state[0]), drawn = load(state[1]);
   Vec red = load(state[2]), green = load(state[3]), blue = load(state[4]), depth = load(state[5]);
-  for (int word = 0; word < words && any(gt(T, set(kMinTransmittance))); word++)
-    for (uint64_t todo = touching[64 * word]; todo;) {
-      const int32_t id = chunk[64 * word + take_lowest_bit(todo)].id;
-      const Splat& s = scene.splats[id];
-      const Vec alpha = alpha_of(s, sub(px, set(s.x)), sub(py, set(s.y)));
-      const Vec weight = mul(alpha, T);
-      T = sub(T, weight);
-      const Mask alive = gt(T, set(kMinTransmittance));
-      const Vec w = keep(alive, weight);
-      drawn = select(alive, T, drawn);
-      red = madd(w, set(s.red), red);
-      green = madd(w, set(s.green), green);
-      blue = madd(w, set(s.blue), blue);
-      if (kDepth) depth = madd(w, set(scene.depths[id]), depth);
-    }
+  while (touching) {
+    const int32_t id = chunk[take_lowest_bit(touching)].id;
+    const Splat& s = scene.splats[id];
+    const Vec alpha = alpha_of(s, sub(px, set(s.x)), sub(py, set(s.y)));
+    const Vec weight = mul(alpha, T);
+    T = sub(T, weight);
+    const Mask alive = gt(T, set(kMinTransmittance));
+    const Vec w = keep(alive, weight);
+    drawn = select(alive, T, drawn);
+    red = madd(w, set(s.red), red);
+    green = madd(w, set(s.green), green);
+    blue = madd(w, set(s.blue), blue);
+    if (kDepth) depth = madd(w, set(scene.depths[id]), depth);
+  }
   store(state[0], T), store(state[1], drawn);
   store(state[2], red), store(state[3], green), store(state[4], blue);
   if (kDepth) store(state[5], depth);
@@ -188,7 +186,7 @@ inline void blend_tile(const RasterScene& scene, const Entry* list, uint64_t* ma
   int j = 0;
   for (; j < n && live; j += kChunk) {
     const Entry* chunk = list + j;
-    const int size = smaller(kChunk, n - j), words = chunks_of(64, size);
+    const int size = smaller(kChunk, n - j);
     alignas(64) uint64_t touched[kChunk], touching[kChunk];
     for (int i = 0; i < size; i++) {
       if (j + i + 8 < n) prefetch(&scene.splats[chunk[i + 8].id]);
@@ -196,15 +194,14 @@ inline void blend_tile(const RasterScene& scene, const Entry* list, uint64_t* ma
       mask[j + i] = touched[i] =
           live & touched_blocks(s, s.x - (float)tile.x0, s.y - (float)tile.y0, rows);
     }
-    for (int i = size; i < 64 * words; i++) touched[i] = 0;
-    for (int word = 0; word < words; word++)
-      transpose_bits(touched + 64 * word, touching + 64 * word);
+    for (int i = size; i < kChunk; i++) touched[i] = 0;
+    transpose_bits(touched, touching);
     for (uint64_t todo = live; todo;) {
       const int b = take_lowest_bit(todo);
+      if (!touching[b]) continue;
       const Vec px = add(table.x(b), set((float)tile.x0));
       const Vec py = add(table.y(b), set((float)tile.y0));
-      if (!blend_block<kDepth>(scene, chunk, touching + b, words, px, py, state.v[b]))
-        live &= ~(1ull << b);
+      if (!blend_block<kDepth>(scene, chunk, touching[b], px, py, state.v[b])) live &= ~(1ull << b);
     }
   }
   for (; j < n; j++) mask[j] = 0;
@@ -225,8 +222,9 @@ inline void read_row(const BlendState& state, int y, TileRow& row) {
   }
 }
 
-constexpr int kRowsAhead = 4;  // rows of a tile are far apart in memory: fetch before they are needed
-constexpr int kLine = 16;      // floats in a cache line
+constexpr int kRowsAhead =
+    4;                     // rows of a tile are far apart in memory: fetch before they are needed
+constexpr int kLine = 16;  // floats in a cache line
 
 inline void write_tile(const RasterInput& in, const RasterOutput& out, const Tile& tile,
                        const BlendState& state) {
@@ -289,8 +287,9 @@ inline void blend_one(const RasterInput& in, const RasterOutput& out, RasterStat
   const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
   if (start[t + 1] == start[t]) return write_empty_tile(in, out, tile);
   BlendState blend;
-  blend_tile<kDepth>(scene, data<Entry>(state.list) + start[t], data<uint64_t>(state.mask) + start[t],
-                     start[t + 1] - start[t], tile, table, rows, blend);
+  blend_tile<kDepth>(scene, data<Entry>(state.list) + start[t],
+                     data<uint64_t>(state.mask) + start[t], start[t + 1] - start[t], tile, table,
+                     rows, blend);
   write_tile(in, out, tile, blend);
 }
 

@@ -122,8 +122,8 @@ inline Lanes tile_of(Lanes pixel, int tiles) {
 }
 
 // Fills splats, rects, depths (negative: not drawn) and radii of kWidth Gaussians from `first` on.
-// Corners counts, in (tiles_y + 1, tiles_x + 1), where rects begin and end: its sums from the top left
-// are how many Gaussians reach each tile. Slots numbers the pairs of the chunk.
+// Corners counts, in (tiles_y + 1, tiles_x + 1), where rects begin and end: its sums from the top
+// left are how many Gaussians reach each tile. Slots numbers the pairs of the chunk.
 inline void project_some(const RasterInput& in, const PinholeCamera& camera, int first,
                          RasterState& state, float* radii, int32_t* corners, int32_t& slots) {
   Splat* splats = data<Splat>(state.splats);
@@ -150,8 +150,8 @@ inline void project_some(const RasterInput& in, const PinholeCamera& camera, int
   store(once, select(drawn, Lanes(1.0f), zero).v);
   for (int l = 0; l < count; l++) {
     const int left = (int)x0[l], right = (int)x1[l] + 1, top = (int)y0[l], bottom = (int)y1[l] + 1;
-    rects[first + l] = TileRect{(uint16_t)left, (uint16_t)(right - 1), (uint16_t)top,
-                                (uint16_t)(bottom - 1)};
+    rects[first + l] =
+        TileRect{(uint16_t)left, (uint16_t)(right - 1), (uint16_t)top, (uint16_t)(bottom - 1)};
     const int stride = tiles_x + 1, n = (int)once[l];
     data<int32_t>(state.slot_in_chunk)[first + l] = slots;
     slots += n * (right - left) * (bottom - top);
@@ -190,7 +190,7 @@ inline void project_all(const RasterInput* in, const RasterOutput* out, RasterSt
     data<int64_t>(states[i].chunk_slots)[chunk] = slots;
   });
   for (int i = 0; i < images; i++) {
-    int64_t* chunk_slots = data<int64_t>(states[i].chunk_slots), total = 0;
+    int64_t *chunk_slots = data<int64_t>(states[i].chunk_slots), total = 0;
     for (int chunk = 0; chunk < chunks; chunk++) {
       const int64_t own = chunk_slots[chunk];
       chunk_slots[chunk] = total;
@@ -357,12 +357,11 @@ inline void fill_band(const RasterInput& in, RasterState& state, const DepthSort
   }
 }
 
-// Fills tile_start and list of every image. Threads share out the images, or where those are too few,
-// depth ranges and bands of each.
+// Fills tile_start and list of every image. Threads share out the images, or where those are too
+// few, depth ranges and bands of each.
 inline void fill_tiles(const RasterInput* in, RasterState* states, int images, int threads) {
   const int each = chunks_of(threads, images);
-  const int pieces =
-      larger(1, smaller(smaller(each, kMostPieces), in->count / kSmallPiece));
+  const int pieces = larger(1, smaller(smaller(each, kMostPieces), in->count / kSmallPiece));
   DepthSort* sorts = reserve<DepthSort>(states->sorts, (size_t)images);
   for (int i = 0; i < images; i++) begin_sort(in[i], states[i], pieces, sorts[i]);
   parallel_for(images * pieces, threads, [&](int k, int) {

@@ -50,8 +50,8 @@ inline Mask gt(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline Mask le(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 // a 2^n for an integer n, given n + kRoundingShift
 inline Vec scale_by_power(Vec a, Vec shifted) {
-  return _mm512_castsi512_ps(_mm512_add_epi32(
-      _mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a),
+                                              _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
 }
 inline Mask both(Mask a, Mask b) { return (Mask)(a & b); }
 inline Vec keep(Mask m, Vec a) { return _mm512_maskz_mov_ps(m, a); }  // m ? a : 0
@@ -95,8 +95,8 @@ inline Mask ge(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
 inline Mask gt(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 inline Mask le(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 inline Vec scale_by_power(Vec a, Vec shifted) {
-  return _mm256_castsi256_ps(_mm256_add_epi32(
-      _mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a),
+                                              _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
 }
 inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline Vec keep(Mask m, Vec a) { return _mm256_and_ps(m, a); }
@@ -125,9 +125,9 @@ inline float sum(Vec a) {
 
 #endif
 
-// 2^p for -126 <= p <= 127 (anything else gives garbage), relative error under 2e-7: degree 5, fitted
-// to the relative error on [-1/2, 1/2]. Rounding by an addition keeps the multipliers free: they are
-// what the blending loops run out of.
+// 2^p for -126 <= p <= 127 (anything else gives garbage), relative error under 2e-7: degree 5,
+// fitted to the relative error on [-1/2, 1/2]. Rounding by an addition keeps the multipliers free:
+// they are what the blending loops run out of.
 inline Vec exp2_in_range(Vec p) {
   const Vec shifted = add(p, set(kRoundingShift));
   const Vec f = sub(p, sub(shifted, set(kRoundingShift)));

@@ -120,8 +120,46 @@ ThreadPool& thread_pool() {
   return *pool.load();
 }
 
+namespace {
+
+constexpr int kMostShares = 64;
+
+// A run of neighbouring pieces. Who is done with a share takes from the others'.
+struct alignas(64) Share {
+  std::atomic<int> next{0};
+  int end = 0;
+};
+
+struct SharedLoop {
+  Share shares[kMostShares];
+  int count;
+  ParallelBody body;
+  void* context;
+
+  static void run(void* self, int first, int worker) {
+    SharedLoop& loop = *static_cast<SharedLoop*>(self);
+    for (int k = 0; k < loop.count; k++) {
+      Share& share = loop.shares[(first + k) % loop.count];
+      for (int i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        loop.body(loop.context, i, worker);
+    }
+  }
+};
+
+}  // namespace
+
+// Every thread begins with its own part of the range, the same in every loop of this length: what
+// it wrote in one is still in its cache in the next.
 void run_parallel(int count, int threads, ParallelBody body, void* context) {
-  thread_pool().run(count, threads, body, context);
+  if (threads > count) threads = count;
+  if (threads < 2 || threads > kMostShares) return thread_pool().run(count, threads, body, context);
+  SharedLoop loop;
+  loop.count = threads, loop.body = body, loop.context = context;
+  for (int t = 0; t < threads; t++) {
+    loop.shares[t].next.store((int)((int64_t)count * t / threads), std::memory_order_relaxed);
+    loop.shares[t].end = (int)((int64_t)count * (t + 1) / threads);
+  }
+  thread_pool().run(threads, threads, &SharedLoop::run, &loop);
 }
 
 }  // namespace avatar3d

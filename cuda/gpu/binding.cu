@@ -14,7 +14,7 @@ constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kLanes = 8;  // that share a row of the basis
 constexpr int kGroups = kThreads / kLanes;
-constexpr int kBasisRows = 10;  // position 3, quat 4, color 3
+constexpr int kBasisRows = 10;   // position 3, quat 4, color 3
 constexpr int kCameraSums = 24;  // head, then torso, (3, 4) each
 
 // N Gaussians of which the first `bound` ride on triangles and the first `with_basis` have
@@ -172,7 +172,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 8)
   for (int k = 0; k < 4; k++) quats[4 * i + k] = out[k];
   for (int k = 0; k < 3; k++) scales[3 * i + k] = expf(log_scale[3 * i + k]);
   opacities[i] = 1.0f / (1.0f + expf(-opacity[i]));
-  for (int k = 0; k < 3; k++) colors[3 * i + k] = color[3 * i + k] + (blended ? delta[7 + k] : 0.0f);
+  for (int k = 0; k < 3; k++)
+    colors[3 * i + k] = color[3 * i + k] + (blended ? delta[7 + k] : 0.0f);
 }
 
 // v_*: gradients at the outputs. Of the other gradients, null ones are not computed; the five

@@ -8,11 +8,11 @@ namespace avatar3d {
 
 // What every number of a tensor shares in one step t.
 struct AdamWStep {
-  float keep;               // 1 - learning rate * weight decay
-  float beta2;              //
-  float gain1, gain2;       // 1 - beta1, 1 - beta2
-  float rate;               // learning rate / (1 - beta1^t)
-  float inverse_root;       // 1 / sqrt(1 - beta2^t)
+  float keep;          // 1 - learning rate * weight decay
+  float beta2;         //
+  float gain1, gain2;  // 1 - beta1, 1 - beta2
+  float rate;          // learning rate / (1 - beta1^t)
+  float inverse_root;  // 1 / sqrt(1 - beta2^t)
   float eps;
 };
 
