@@ -15,7 +15,7 @@ from avatar3d.head.landmarks import LANDMARK_COUNT
 
 __all__ = [
     "DetectorChoice", "Face", "LandmarkDetector", "choose_detector", "choose_face", "face_boxes",
-    "is_near",
+    "is_near", "warmed_up",
 ]  # fmt: skip
 
 ENVIRONMENT = "AVATAR3D_FACE_LANDMARKER"
@@ -99,6 +99,36 @@ def is_near(face: Face, expected: np.ndarray) -> bool:
     moved = float(np.linalg.norm((box[:2] + box[2:] - expected[:2] - expected[2:]) / 2)) / size
     scaled = abs(np.log(max(float(np.linalg.norm(box[2:] - box[:2])), 1.0) / size))
     return moved < 0.5 and scaled < 0.5
+
+
+def warmed_up(detector: LandmarkDetector) -> LandmarkDetector:
+    """The detector after a first use, which is the slow one and the one that talks.
+
+    Mediapipe writes to the terminal when it first finds a face, so it is shown the drawing of one.
+    """
+    detector.detect(_drawn_face())
+    return detector
+
+
+def _drawn_face() -> np.ndarray:
+    """A simple face, (240, 200, 3) uint8, that the models take for one."""
+    import cv2
+
+    image = np.full((240, 200, 3), (180, 220, 250), np.uint8)
+
+    def ellipse(x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
+        cv2.ellipse(image, (x, y), (width, height), 0, 0, 360, color, -1, cv2.LINE_AA)
+
+    ellipse(100, 120, 60, 77, (255, 214, 170))
+    cv2.ellipse(image, (100, 73), (63, 47), 0, 180, 360, (90, 50, 20), -1, cv2.LINE_AA)
+    for x in (75, 125):
+        ellipse(x, 113, 16, 20, (255, 255, 255))
+        ellipse(x, 113, 10, 10, (60, 100, 30))
+        ellipse(x, 113, 5, 5, (0, 0, 0))
+        cv2.ellipse(image, (x, 88), (17, 5), 0, 180, 360, (70, 40, 20), 3, cv2.LINE_AA)
+    cv2.line(image, (100, 123), (95, 143), (200, 150, 110), 2, cv2.LINE_AA)
+    ellipse(100, 161, 20, 6, (180, 60, 60))
+    return image
 
 
 class _TasksDetector:

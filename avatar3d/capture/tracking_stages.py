@@ -7,7 +7,7 @@ import numpy as np
 from avatar3d.capture.check_stage import frame_checks, good_frames
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, fit_frames, fit_shape
 from avatar3d.capture.framing import MIN_FRAMES, no_face
-from avatar3d.capture.landmarks import choose_detector, is_near
+from avatar3d.capture.landmarks import choose_detector, is_near, warmed_up
 from avatar3d.capture.mirroring import detect_both_ways
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
@@ -23,10 +23,10 @@ from avatar3d.capture.workspace import RejectedClip, Workspace, spread
 from avatar3d.progress import track
 from avatar3d.subject import FRAME_REASONS, PARSING_LABELS, Tracking
 
-__all__ = ["fit", "joined", "landmarks", "torso"]
+__all__ = ["OVERLAP", "fit", "joined", "landmarks", "torso"]
 
 _LANDMARK_CHUNK = 512
-_OVERLAP = 16
+OVERLAP = 16
 _REASON = {name: number for number, name in enumerate(FRAME_REASONS)}
 
 
@@ -34,12 +34,8 @@ def landmarks(workspace: Workspace) -> None:
     """.capture/landmarks.npz: points (T, 478, 3), found (T,), scores (T, 52) or empty."""
     choice = choose_detector(workspace.config)
     several = 3 if workspace.state.facts["faces"] > 1 else 1
-    blank = np.zeros((workspace.height, workspace.width, 3), np.uint8)
     with silenced():
-        detectors = Spares(lambda: choice.make(several), workspace.workers)
-        for _ in range(workspace.workers):
-            with detectors.borrow() as detector:
-                detector.detect(blank)
+        detectors = Spares(lambda: warmed_up(choice.make(several)), workspace.workers)
     frames, checks = workspace.frames, frame_checks(workspace)
     starts = range(0, frames, _LANDMARK_CHUNK)
 
@@ -102,8 +98,7 @@ def fit(workspace: Workspace) -> None:
     points, found = data["points"][..., :2], data["found"]
     model = LandmarkModel(head, workspace.K)
     threads = torch.get_num_threads()
-    cuts = np.array(workspace.state.facts.get("cuts", ()), int)
-    segments = np.searchsorted(cuts, np.arange(frames), side="right")
+    segments = frame_checks(workspace).segments
     try:
         if not workspace.has_arrays("fit/shape"):
             usable = good_frames(workspace, found)
@@ -118,8 +113,8 @@ def fit(workspace: Workspace) -> None:
         torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
 
         def work(start: int) -> None:
-            low = max(0, start - _OVERLAP)
-            high = min(frames, start + config.chunk + _OVERLAP)
+            low = max(0, start - OVERLAP)
+            high = min(frames, start + config.chunk + OVERLAP)
             part = slice(low, high)
             if not found[part].any():
                 result = _resting(poses[part], model)
@@ -160,11 +155,11 @@ def joined(parts: list[FaceFit], starts: list[int], chunk: int, frames: int) -> 
         amount = np.zeros(frames)
         for part, start in zip(parts, starts, strict=True):
             value = getattr(part, name)
-            low = max(0, start - _OVERLAP)
+            low = max(0, start - OVERLAP)
             index = np.arange(low, low + len(value))
-            rise = (index - low + 0.5) / (2 * _OVERLAP) if start else np.ones(len(index))
-            last = start + chunk + _OVERLAP
-            fall = (last - index - 0.5) / (2 * _OVERLAP) if last < frames + _OVERLAP else 1.0
+            rise = (index - low + 0.5) / (2 * OVERLAP) if start else np.ones(len(index))
+            last = start + chunk + OVERLAP
+            fall = (last - index - 0.5) / (2 * OVERLAP) if last < frames + OVERLAP else 1.0
             weight = np.clip(np.minimum(rise, fall), 1e-3, 1)
             total[index] += weight.reshape(-1, *[1] * (value.ndim - 1)) * value
             amount[index] += weight
@@ -178,7 +173,7 @@ def joined(parts: list[FaceFit], starts: list[int], chunk: int, frames: int) -> 
 
 def torso(workspace: Workspace) -> None:
     """tracking.npz: everything known about the geometry, the shoulders included."""
-    data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("fit")
+    data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("refine")
     found, points = data["found"], data["points"][..., :2]
     confidence = _confidence(points, fitted["points"], found)
     checks = frame_checks(workspace)

@@ -8,7 +8,7 @@ import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.identity import FaceIdentity, load_identity
-from avatar3d.capture.landmarks import LandmarkDetector, choose_detector, face_boxes
+from avatar3d.capture.landmarks import LandmarkDetector, choose_detector, face_boxes, warmed_up
 from avatar3d.head.landmarks import (
     EYE_LEFT,
     EYE_RIGHT,
@@ -99,13 +99,11 @@ class FaceLooker:
 
     def __init__(self, config: CaptureConfig) -> None:
         self._find = face_boxes()
-        self._detector: LandmarkDetector = choose_detector(config).make(1)
+        self._detector: LandmarkDetector = warmed_up(choose_detector(config).make(1))
         self._hands = _hand_finder()
         self._identity: FaceIdentity | None = load_identity()
-        blank = np.zeros((64, 64, 3), np.uint8)
-        self._detector.detect(blank)
         if self._hands is not None:
-            self._hands(blank)
+            self._hands(np.zeros((64, 64, 3), np.uint8))
 
     @property
     def knows_people(self) -> bool:

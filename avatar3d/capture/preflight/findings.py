@@ -117,9 +117,13 @@ def _timing(m: Measures) -> Finding:
         finding.state = "limit"
         finding.text = f"Only {fps:.1f} frames a second: blinks and fast lips are missed."
         finding.remedy = "Record at 25 or 30 frames a second."
-    elif uneven or still > 0.04:
+    elif still > 0.04 and not uneven:
+        finding.state = "limit" if still > 0.25 else "note"
+        finding.text = f"{100 * still:.0f} % of the frames repeat the one before."
+        finding.remedy = "Use the original recording; converting frame rates repeats frames."
+    elif uneven:
         longest = f", the longest gap is {gaps[3]:.2f} s" if gaps[3] > 2.5 / fps else ""
-        finding.state = "limit" if gaps[3] > 0.5 or still > 0.25 else "note"
+        finding.state = "limit" if gaps[3] > 0.5 else "note"
         finding.text = (
             f"The frames are unevenly spaced (mean {fps:.2f} a second{longest}); they are brought "
             f"to {m.fps:.2f} a second."

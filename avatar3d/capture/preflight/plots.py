@@ -53,7 +53,8 @@ def line_plot(
         parts.append(_line(_LEFT, y, WIDTH - _RIGHT, y, "var(--grid)"))
         parts.append(_text(_LEFT - 6, y + 4, f"{value:g}", "end"))
     for value in _ticks(*seconds, 8):
-        parts.append(_text(float(px(np.array(value))), HEIGHT - 7, f"{value:g} {across}", "middle"))
+        place = min(float(px(np.array(value))), WIDTH - 22)
+        parts.append(_text(place, HEIGHT - 7, f"{value:g} {across}", "middle"))
     for color, (_, xs, ys) in zip(COLORS, lines, strict=False):
         for part in _unbroken(xs, ys):
             points = " ".join(
