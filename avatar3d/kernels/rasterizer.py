@@ -98,7 +98,8 @@ def rasterize(
         image ([B,] height, width, 3), background included, and alpha ([B,] height, width).
 
     Raises:
-        ValueError: an argument has the wrong shape, dtype or device.
+        ValueError: an argument has the wrong shape, dtype or device, or the background a value that
+            is not finite.
     """
     scene = (means, quats, scales, opacities, colors, viewmat, K, width, height, background)
     image, alpha, _ = _draw(*scene, False, stats, backend)

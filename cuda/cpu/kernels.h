@@ -75,7 +75,7 @@ struct RasterState {
   Buffer mask;                        // uint64[M]: blocks of the tile that the Gaussian touches
   Buffer slots;                       // float[M][16]: gradients of each pair
   Buffer depths;                      // float[N]: camera z, negative when not drawn
-  Buffer keys, keys2, order, order2, sorted, sorts, corners, next, partial;
+  Buffer keys, keys2, order, order2, sorted, sorts, corners, next, partial, finite;
   int tiles_x = 0, tiles_y = 0;
   int64_t entries = 0;
 };
@@ -153,8 +153,9 @@ struct PixelInput {
 
 struct Kernels {
   const char* name;
-  // arrays of `images` scenes of one size and one number of Gaussians
-  void (*rasterize)(const RasterInput*, const RasterOutput*, RasterState*, int images, int threads);
+  // Arrays of `images` scenes of one size and one number of Gaussians. False when a background holds
+  // NaN or infinity.
+  bool (*rasterize)(const RasterInput*, const RasterOutput*, RasterState*, int images, int threads);
   void (*rasterize_backward)(const RasterInput*, const RasterGradient*, RasterState*, int images,
                              int threads);
   // gradient (H, W, 3) at the image, or null; returns the loss

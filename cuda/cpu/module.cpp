@@ -47,7 +47,7 @@ struct State {
     for (RasterState& r : rasters)
       for (Buffer* b : {&r.splats, &r.rects, &r.slot_in_chunk, &r.chunk_slots, &r.tile_start,
                         &r.list, &r.mask, &r.slots, &r.depths, &r.keys, &r.keys2, &r.order,
-                        &r.order2, &r.sorted, &r.sorts, &r.corners, &r.next, &r.partial})
+                        &r.order2, &r.sorted, &r.sorts, &r.corners, &r.next, &r.partial, &r.finite})
         release(*b);
     release(scratch);
   }
@@ -188,8 +188,10 @@ ByteOut rasterize(const Scene& scene, FloatOut image, FloatOut alpha, std::optio
   {
     nb::gil_scoped_release unlocked;
     if (state->rasters.size() < b) state->rasters.resize(b);
-    settings().kernels->rasterize(in.data(), out.data(), state->rasters.data(), scene.images,
-                                  settings().threads);
+    if (!settings().kernels->rasterize(in.data(), out.data(), state->rasters.data(), scene.images,
+                                       settings().threads))
+      throw std::invalid_argument(
+          "background is not finite; expected numbers without NaN or infinity.");
   }
   pool().publish(state);
   nb::capsule owner(&state->anchor, [](void* anchor) noexcept { pool().retire(anchor); });

@@ -278,6 +278,19 @@ inline void write_empty_tile(const RasterInput& in, const RasterOutput& out, con
   }
 }
 
+// Has the background no NaN and no infinity here?
+inline bool finite_background(const RasterInput& in, const Tile& tile) {
+  const int n = in.background_is_image ? 3 * (tile.x1 - tile.x0) : 3;
+  const int rows = in.background_is_image ? tile.y1 - tile.y0 : 1;
+  const size_t first = in.background_is_image ? 3 * ((size_t)tile.y0 * in.width + tile.x0) : 0;
+  int bad = 0;
+  for (int y = 0; y < rows; y++) {
+    const float* row = in.background + first + 3 * (size_t)y * in.width;
+    for (int x = 0; x < n; x++) bad |= !(fabsf(row[x]) < HUGE_VALF);
+  }
+  return !bad;
+}
+
 template <bool kDepth>
 inline void blend_one(const RasterInput& in, const RasterOutput& out, RasterState& state, int t) {
   static const BlockTable table;
@@ -285,6 +298,7 @@ inline void blend_one(const RasterInput& in, const RasterOutput& out, RasterStat
   const RasterScene scene = {data<Splat>(state.splats), data<float>(state.depths)};
   const int32_t* start = data<int32_t>(state.tile_start);
   const Tile tile = tile_at(t, state.tiles_x, in.width, in.height);
+  data<uint8_t>(state.finite)[t] = finite_background(in, tile);
   if (start[t + 1] == start[t]) return write_empty_tile(in, out, tile);
   BlendState blend;
   blend_tile<kDepth>(scene, data<Entry>(state.list) + start[t],
@@ -293,11 +307,12 @@ inline void blend_one(const RasterInput& in, const RasterOutput& out, RasterStat
   write_tile(in, out, tile, blend);
 }
 
-void rasterize(const RasterInput* in, const RasterOutput* out, RasterState* states, int images,
+bool rasterize(const RasterInput* in, const RasterOutput* out, RasterState* states, int images,
                int threads) {
   project_all(in, out, states, images, threads);
   fill_tiles(in, states, images, threads);
   const int tiles = states[0].tiles_x * states[0].tiles_y;
+  for (int i = 0; i < images; i++) reserve<uint8_t>(states[i].finite, (size_t)tiles);
   parallel_for(images * tiles, threads, [&](int i, int) {
     const int image = i / tiles;
     if (out[image].depth)
@@ -305,6 +320,9 @@ void rasterize(const RasterInput* in, const RasterOutput* out, RasterState* stat
     else
       blend_one<false>(in[image], out[image], states[image], i % tiles);
   });
+  for (int i = 0; i < images; i++)
+    if (memchr(data<uint8_t>(states[i].finite), 0, (size_t)tiles)) return false;
+  return true;
 }
 
 }  // namespace

@@ -53,6 +53,17 @@ def test_poisoned_scenes_stay_finite(data, make_scene):
         native().set_simd(before)
 
 
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("image_background", [False, True])
+@pytest.mark.parametrize("count", [0, 20])
+def test_a_poisoned_background_is_an_error(value, image_background, count, simd, make_scene):
+    """Its value would reach the picture wherever a pixel is not opaque."""
+    scene = make_scene(count, 45, 70, image_background=image_background)
+    scene.background[(-1,) * scene.background.ndim] = value
+    with pytest.raises(ValueError, match="background is not finite"):
+        rasterize(*scene.arguments(), backend="native")
+
+
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 0.0, 1e30, DENORMAL])
 @pytest.mark.parametrize("place", ["rotation", "translation", "fx", "cy"])
 def test_a_broken_camera_draws_nothing_or_something_finite(place, value, simd, make_scene):
