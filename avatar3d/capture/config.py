@@ -44,11 +44,15 @@ class CaptureConfig:
     """Focal length as a multiple of the longer side of the captured frame. Landmarks cannot tell
     it; 2.2 to 2.5 suits most clips."""
 
-    identity_frames: int = 120
+    identity_frames: int = 60
     """Frames, spread over the clip, that the shape of the face is fitted to."""
 
     iterations: int = 16
     """Most steps of each fit; it ends earlier once nothing changes any more."""
+
+    refine: bool = True
+    """Refine the fit by optical flow between the clip's mean face texture and every frame, where
+    that makes the texture show held-out frames better."""
 
     chunk: int = 256
     """Frames fitted at a time; bounds memory and the work lost when interrupted."""

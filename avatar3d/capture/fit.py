@@ -17,7 +17,10 @@ from avatar3d.head import HeadModel
 from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS, inter_ocular
 from avatar3d.head.model import PARTS
 
-__all__ = ["FaceFit", "FaceShape", "LandmarkModel", "fit_frames", "fit_shape"]
+__all__ = [
+    "DenseTargets", "FaceFit", "FaceShape", "LandmarkModel", "fit_frames", "fit_shape",
+    "refit_frames",
+]  # fmt: skip
 
 PHASE_SHARE = 0.6
 SOLVER_STEPS = 12
@@ -31,6 +34,7 @@ RESIDUAL_FACTOR = 4.0
 LAMBDA_EXPRESSION_MEAN = 0.3
 SMOOTH_EXPRESSION, SMOOTH_ROTATION, SMOOTH_DEPTH, SMOOTH_SHIFT = 0.2, 1e3, 1e3, 1e2
 LAMBDA_GAZE, LAMBDA_VERGENCE = 0.01, 0.02
+DENSE_WEIGHT = 2.0
 LID_GAP_WEIGHT, LIP_GAP_WEIGHT = 1.0, 0.3
 
 LID_PAIRS = (
@@ -60,6 +64,22 @@ class FaceFit:
     weights: np.ndarray
     gaze: np.ndarray
     points: np.ndarray
+
+
+@dataclass(frozen=True)
+class DenseTargets:
+    """Further points of the skin and where the pictures show them.
+
+    Attributes:
+        neutral: (K, 3) metres, of the person's neutral head.
+        expression: (E, K, 3) their displacements by the expression rows.
+        points: (T, K, 2) pixels; weights: (T, K), 0 where not seen, in sum about 1 a frame.
+    """
+
+    neutral: np.ndarray
+    expression: np.ndarray
+    points: np.ndarray
+    weights: np.ndarray
 
 
 class LandmarkModel:
@@ -142,6 +162,25 @@ def fit_frames(
     return problem.result()
 
 
+def refit_frames(
+    model: LandmarkModel,
+    shape: FaceShape,
+    points: np.ndarray,
+    found: np.ndarray,
+    start: FaceFit,
+    dense: DenseTargets,
+    iterations: int = 4,
+    segments: np.ndarray | None = None,
+) -> FaceFit:
+    """`fit_frames` from an earlier fit on, with the landmarks and further points as targets."""
+    segments = np.zeros(len(points), int) if segments is None else segments
+    problem = _Problem(model, points, start.poses, found, segments, dense)
+    problem.weights = torch.as_tensor(start.weights).clone()
+    problem.gaze = torch.as_tensor(start.gaze).reshape(-1, 4).clone()
+    problem.solve(iterations, shape)
+    return problem.result()
+
+
 def landmark_spread(head: HeadModel, vertices: np.ndarray) -> np.ndarray:
     """(478, 478) matrix from landmark offsets to what they do to the landmarks.
 
@@ -196,10 +235,18 @@ class _Problem:
         poses: np.ndarray,
         found: np.ndarray,
         segments: np.ndarray,
+        dense: DenseTargets | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.dense = model, None
+        self.expression = model.expression
         frames, rows = len(points), len(model.head.expression)
         self.target = torch.as_tensor(points, dtype=torch.float32)
+        if dense is not None:
+            self.dense = torch.as_tensor(dense.neutral), torch.as_tensor(dense.weights)
+            self.target = torch.cat([self.target, torch.as_tensor(dense.points)], 1)
+            more = torch.as_tensor(dense.expression).flatten(1)
+            self.expression = torch.cat([model.expression, more], 1)
+        self.count = self.target.shape[1]
         self.found = torch.as_tensor(found, dtype=torch.float32)
         self.unit = max(float(np.median(inter_ocular(points[found]))), 1.0) / 100
         start = torch.as_tensor(poses, dtype=torch.float32)
@@ -235,8 +282,8 @@ class _Problem:
         return FaceShape(self.identity.numpy().copy(), self.offsets.numpy() * 0.01)
 
     def result(self) -> FaceFit:
-        neutral, eyes = self.model.neutral(self.identity, self.offsets * 0.01)
-        parts = [self._project(neutral, eyes, rows)[0] for rows in self._batches()]
+        neutral, eyes = self._neutral()
+        parts = [self._project(neutral, eyes, rows)[0][:, :478] for rows in self._batches()]
         poses = np.tile(np.eye(4), (len(self.R), 1, 1))
         poses[:, :3, :3] = _orthonormal(self.R.double().numpy())
         z = torch.exp(self.depth)[:, None]
@@ -244,6 +291,10 @@ class _Problem:
         poses[:, :3, 3] = torch.cat([shift * z, z], 1).numpy()
         gaze = self.gaze.view(-1, 2, 2).numpy()
         return FaceFit(poses, self.weights.numpy(), gaze, torch.cat(parts).numpy())
+
+    def _neutral(self) -> tuple[Tensor, Tensor]:
+        points, eyes = self.model.neutral(self.identity, self.offsets * 0.01)
+        return (points if self.dense is None else torch.cat([points, self.dense[0]])), eyes
 
     def _batches(self) -> list[slice]:
         return [slice(s, s + _BATCH) for s in range(0, len(self.R), _BATCH)]
@@ -276,7 +327,7 @@ class _Problem:
         """Pixels (t, 478, 2), points turned into the camera (t, 478, 3), their depth (t, 478),
         and the eyes' landmarks with their slopes."""
         model, weights, gaze, R = self.model, self.weights[rows], self.gaze[rows], self.R[rows]
-        points = neutral + (weights @ model.expression).view(len(weights), -1, 3)
+        points = neutral + (weights @ self.expression).view(len(weights), -1, 3)
         slopes = []
         for side, marks in ((1, slice(468, 473)), (0, slice(473, 478))):
             own = gaze[:, 2 * side : 2 * side + 2]
@@ -293,13 +344,13 @@ class _Problem:
     def _linearised(self, detail: bool, shape_free: bool) -> Blocks:
         model, frames = self.model, len(self.R)
         count = _OWN + self.weights.shape[1]
-        neutral, eyes = model.neutral(self.identity, self.offsets * 0.01)
+        neutral, eyes = self._neutral()
         base = model.detail_weights if detail else model.weights
         H, g = torch.zeros(frames, count, count), torch.zeros(frames, count)
         views, pulls, own, strengths = [], torch.zeros(478, 3), [], []
         for rows in self._batches():
             J, view, error = self._jacobian(neutral, eyes, rows)
-            strength = self._strength(error, base) * self.found[rows, None]
+            strength = self._strength(error, base, rows) * self.found[rows, None]
             flat = J.flatten(1, 2)
             weighted = flat * strength.repeat_interleave(2, 1)[..., None]
             H[rows] = torch.bmm(weighted.transpose(1, 2), flat)
@@ -327,12 +378,12 @@ class _Problem:
         R, z = self.R[rows], torch.exp(self.depth[rows])
         local = (xy - model.center) / unit
         frames = len(R)
-        by_camera = torch.zeros(frames, 478, 2, 3)
+        by_camera = torch.zeros(frames, self.count, 2, 3)
         by_camera[..., 0, 0] = by_camera[..., 1, 1] = model.focal / unit / depth
         by_camera[..., 2] = -local / depth[..., None]
         view = by_camera @ R[:, None]
-        E = model.expression.view(-1, 478, 3).permute(1, 2, 0)
-        J = torch.zeros(frames, 478, 2, _OWN + E.shape[2])
+        E = self.expression.view(-1, self.count, 3).permute(1, 2, 0)
+        J = torch.zeros(frames, self.count, 2, _OWN + E.shape[2])
         x, y, w = turned.unbind(-1)
         for axis, cross in enumerate(((None, -w, y), (w, None, -x), (-y, x, None))):
             for column, value in enumerate(cross):
@@ -349,12 +400,14 @@ class _Problem:
         error = local - (self.target[rows] - model.center) / unit
         return _with_gaps(J), view, _with_gaps(error)
 
-    def _strength(self, error: Tensor, base: Tensor) -> Tensor:
+    def _strength(self, error: Tensor, base: Tensor, rows: slice) -> Tensor:
         """(t, Q) weights that make the squares of the residuals behave like the objective."""
         gaps = [LID_GAP_WEIGHT / len(LID_PAIRS)] * len(LID_PAIRS)
         gaps += [LIP_GAP_WEIGHT / len(LIP_PAIRS)] * len(LIP_PAIRS)
-        weight = torch.cat([base / 478, torch.tensor(gaps)])
-        return weight / torch.sqrt((error * error).sum(-1) + CHARBONNIER)
+        parts = [(base / 478).expand(len(error), -1), torch.tensor(gaps).expand(len(error), -1)]
+        if self.dense is not None:
+            parts.insert(1, DENSE_WEIGHT * self.dense[1][rows])
+        return torch.cat(parts, 1) / torch.sqrt((error * error).sum(-1) + CHARBONNIER)
 
     def _add_priors(self, H: Tensor, g: Tensor) -> None:
         """Everything but the landmarks, of which H and g hold half the second derivative."""

@@ -67,7 +67,7 @@ def matte(workspace: Workspace) -> None:
 def parsing(workspace: Workspace) -> None:
     """parsing/: label images."""
     workspace.path("parsing").mkdir(parents=True, exist_ok=True)
-    data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("fit")
+    data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("refine")
     points, found = data["points"][..., :2], data["found"]
     usable = good_frames(workspace, found)
     chosen = usable[spread(len(usable), _COLOR_FRAMES)]

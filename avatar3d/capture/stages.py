@@ -10,6 +10,7 @@ from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.landmarks import choose_detector
 from avatar3d.capture.picture_stages import decode, matte, parsing, plate
 from avatar3d.capture.preview import contact_sheet
+from avatar3d.capture.refine_stage import refine
 from avatar3d.capture.report import advice, quality_numbers, quality_page
 from avatar3d.capture.tracking_stages import fit, landmarks, torso
 from avatar3d.capture.workspace import CACHE, Stage, Workspace, spread
@@ -68,6 +69,7 @@ def report(workspace: Workspace) -> None:
     numbers = quality_numbers(tracking, workspace.fps)
     numbers["shoulders_measured"] = round(float(torso_share.mean()), 3)
     numbers["background_seen"] = round(facts["background_seen"], 3)
+    numbers["refined_gain_db"] = facts["refined_gain_db"]
     for sentence in advice(numbers):
         workspace.warn("report", sentence)
     sentences = [text for texts in workspace.state.warnings.values() for text in texts]
@@ -98,11 +100,14 @@ STAGES: tuple[Stage, ...] = (
         "fit", fit, ("landmarks",),
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
-        version=2,
+        version=3,
     ),
-    Stage("parsing", parsing, ("fit", "matte"), (), ("parsing",), version=3),
     Stage(
-        "torso", torso, ("fit", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
+        "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
+    ),
+    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=3),
+    Stage(
+        "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,
     ),
     Stage("plate", plate, ("matte",), (), ("background.png",), version=2),
