@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from avatar3d.capture.framing import MIN_FRAMES
+from avatar3d.capture.framing import MIN_FRAMES, inside
 from avatar3d.capture.preflight.hearing import offset, speech
 from avatar3d.capture.preflight.measures import Measures
 from avatar3d.capture.preflight.report import CheckReport, Finding, Series, Stretch
@@ -101,6 +101,7 @@ def _timing(m: Measures) -> Finding:
     fps, gaps = m.info.fps, m.scan.gaps
     still = m.scan.frozen / max(m.scan.frames, 1)
     uneven = gaps[1] > 0 and (gaps[2] - gaps[0] > 0.3 * gaps[1] or m.info.variable_rate)
+    mean = (m.scan.frames - m.scan.held) / max(m.seconds, 1e-9)
     usual = min(abs(fps / rate - 1) for rate in _USUAL_RATES) < 0.004
     values = {
         "fps": round(fps, 3), "still_share": round(still, 4), "longest_gap": round(gaps[3], 3),
@@ -125,7 +126,7 @@ def _timing(m: Measures) -> Finding:
         longest = f", the longest gap is {gaps[3]:.2f} s" if gaps[3] > 2.5 / fps else ""
         finding.state = "limit" if gaps[3] > 0.5 else "note"
         finding.text = (
-            f"The frames are unevenly spaced (mean {fps:.2f} a second{longest}); they are brought "
+            f"The frames are unevenly spaced (mean {mean:.2f} a second{longest}); they are brought "
             f"to {m.fps:.2f} a second."
         )
         finding.remedy = "Record at a constant rate, with enough light and a camera app."
@@ -137,7 +138,7 @@ def _timing(m: Measures) -> Finding:
 
 def _presence(m: Measures) -> Finding:
     looks = [s for s in m.scan.samples if not s.dense]
-    share = 1 - m.share("no face") - m.share("other person")
+    share = 1 - m.share("no face")
     finding = Finding(
         name="presence", title="Face in view", state="good",
         values={"share": round(share, 4)},
@@ -147,7 +148,7 @@ def _presence(m: Measures) -> Finding:
     if not m.looks:
         finding.state, finding.first = "fail", 0.0
         finding.text = f"No face was found in any of {len(looks)} frames looked at."
-        finding.remedy = "Use a clip that shows one person's face well lit and from the front."
+        finding.remedy = "Use a clip that shows one person's face upright, well lit and from the front."
         return finding
     count = int(m.usable.sum())
     if count < MIN_FRAMES <= m.scan.frames and not _blamed(m):
@@ -194,9 +195,13 @@ def _people(m: Measures) -> Finding:
             finding.text = f"Two people are in view in {100 * beside:.0f} % of the frames."
     elif people.most > 1:
         finding.state = "note"
-        finding.text = "Small faces are seen in the background; the main one is followed."
-        first = next((m.time(i) for i, f in people.others if f.seen), None)
-        finding.first = first
+        finding.first = next((m.time(i) for i, f in people.others if f.seen), None)
+        kept = any(f.seen and inside(people.crop, f.box) for _, f in people.others)
+        finding.text = (
+            "Small faces are seen in the background; the main one is followed."
+            if kept
+            else "Somebody else is in the picture; the crop leaves them out."
+        )
     return finding
 
 
@@ -281,6 +286,8 @@ def _light(m: Measures) -> Finding:
             finding.state, finding.text, finding.remedy = "limit", f"{text}.", remedy
             finding.first = m.first_where(bad)
             break
+    if np.median(middle) > 245:
+        finding.state = "fail"
     return finding
 
 
@@ -312,7 +319,10 @@ def _realness(m: Measures) -> Finding:
         values={"flatness": round(flat, 3), "iris": round(iris, 3)},
         text="The face looks filmed.",
     )  # fmt: skip
-    if flat > 0.4 or iris > 0.245 or (flat > 0.09 and blur < 0.32):
+    if _light(m).state != "good" and iris < 0.245:
+        finding.text = "Whether the face is filmed or drawn cannot be told in this light."
+        finding.state = "note"
+    elif flat > 0.4 or iris > 0.245 or (flat > 0.09 and blur < 0.32):
         finding.state, finding.first = "fail", 0.0
         finding.text = "The face looks drawn, not filmed."
         finding.remedy = (
@@ -334,7 +344,12 @@ def _pose(m: Measures) -> Finding:
         name="pose", title="Turning of the head", state="good", values=values,
         text=f"The head turns by {high - low:.0f} degrees from side to side.",
     )  # fmt: skip
-    if turned > 35:
+    rolled = float(np.median(np.abs(m.track("roll"))))
+    if rolled > 45:
+        finding.state, finding.first = "fail", 0.0
+        finding.text = f"The picture lies on its side or upside down, by {rolled:.0f} degrees."
+        finding.remedy = "Rotate the video upright."
+    elif turned > 35:
         finding.state = "fail"
         finding.text = f"The face is seen from the side only ({turned:.0f} degrees)."
         finding.remedy = "Look at the camera most of the time."

@@ -7,7 +7,7 @@ import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.preflight.faces import FaceLook
-from avatar3d.capture.preflight.people import USABLE, People, person_region
+from avatar3d.capture.preflight.people import USABLE, People, background_region
 from avatar3d.capture.preflight.scan import Sample, Scan
 from avatar3d.capture.preflight.sound import Offset, Sound
 from avatar3d.io.video import VideoInfo
@@ -118,9 +118,10 @@ class Measures:
         step = max(1, len(looks) // 240)
         looks = looks[::step]
         thumbs = np.stack([s.thumb for s, _ in looks]).astype(np.float32).mean(-1)
-        hidden = np.stack([person_region(f.box, s.size) for s, f in looks])
-        values = np.where(hidden, np.nan, thumbs)
-        known = (~hidden).sum(0) >= max(4, 0.3 * len(looks))
+        crop = self.people.crop
+        shown = np.stack([background_region(f.box, s.size, crop) for s, f in looks])
+        values = np.where(shown, thumbs, np.nan)
+        known = shown.sum(0) >= max(4, 0.3 * len(looks))
         if known.mean() < 0.02:
             return 0.0, None
         values = values[:, known]

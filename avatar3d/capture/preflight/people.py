@@ -89,7 +89,7 @@ def find_people(scan: Scan, config: CaptureConfig) -> People:
     mine = {sample: face for track in main for sample, face in track.items}
     crop = _crop(looks, mine, scan, config)
     states, others = [], []
-    views = _views(looks, mine, segments)
+    views = _views(looks, mine, segments, crop)
     covered = _covered(mine, len(looks))
     for number, sample in enumerate(looks):
         face = mine.get(number)
@@ -102,7 +102,7 @@ def find_people(scan: Scan, config: CaptureConfig) -> People:
     reasons, by_frame = _per_frame([s.index for s in looks], states, boxes, segments)
     chosen = [(sample, mine[n]) for n, sample in enumerate(looks) if n in mine]
     most = max((sum(f.seen for f in s.faces) for s in looks), default=0)
-    count = len([g for g in groups if sum(len(t.items) for t in g) >= 2])
+    count = sum(sum(f.seen for track in g for _, f in track.items) >= 2 for g in groups)
     return People(
         segments, reasons, by_frame, crop, chosen, others, max(count, int(bool(main))), most, unsure
     )
@@ -253,13 +253,15 @@ def _state(face: FaceLook | None, rest: list[FaceLook], same_view: bool, covered
     return HIDDEN_MOUTH if covered else USABLE
 
 
-def _views(looks: list[Sample], mine: dict[int, FaceLook], segments: np.ndarray) -> dict[int, bool]:
+def _views(
+    looks: list[Sample], mine: dict[int, FaceLook], segments: np.ndarray, crop: Crop
+) -> dict[int, bool]:
     """For every shot with the main person: whether its background is that of the longest view."""
     plates: dict[int, tuple[np.ndarray, int]] = {}
     for shot in sorted({int(segments[looks[n].index]) for n in mine}):
         numbers = [n for n in mine if segments[looks[n].index] == shot]
         picked = [numbers[k] for k in np.unique(np.linspace(0, len(numbers) - 1, 9).astype(int))]
-        plates[shot] = _plate([(looks[n], mine[n]) for n in picked]), len(numbers)
+        plates[shot] = _plate([(looks[n], mine[n]) for n in picked], crop), len(numbers)
     views: list[list[int]] = []
     for shot in sorted(plates, key=lambda shot: -plates[shot][1]):
         alike = (v for v in views if _same_view(plates[v[0]][0], plates[shot][0]))
@@ -272,12 +274,12 @@ def _views(looks: list[Sample], mine: dict[int, FaceLook], segments: np.ndarray)
     return {shot: shot in longest for shot in plates}
 
 
-def _plate(samples: list[tuple[Sample, FaceLook]]) -> np.ndarray:
-    """(64, 64, 3) float32 median thumbnail; NaN where the person is."""
+def _plate(samples: list[tuple[Sample, FaceLook]], crop: Crop) -> np.ndarray:
+    """(64, 64, 3) float32 median thumbnail; NaN outside the crop and where the person is."""
     thumbs = []
     for sample, face in samples:
         thumb = sample.thumb.astype(np.float32)
-        thumb[person_region(face.box, sample.size)] = np.nan
+        thumb[~background_region(face.box, sample.size, crop)] = np.nan
         thumbs.append(thumb)
     stack = np.stack(thumbs)
     plate = np.full(stack.shape[1:], np.nan, np.float32)
@@ -286,8 +288,8 @@ def _plate(samples: list[tuple[Sample, FaceLook]]) -> np.ndarray:
     return plate
 
 
-def person_region(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(64, 64) bool: where head, hair and shoulders below a face's box are likely to be."""
+def background_region(box: np.ndarray, size: tuple[int, int], crop: Crop) -> np.ndarray:
+    """(64, 64) bool: in the crop, and not where head, hair and shoulders are likely to be."""
     scale = THUMB / np.array([size[0], size[1]] * 2, np.float64)
     left, top, right, bottom = box * scale
     width, height = right - left, bottom - top
@@ -295,7 +297,9 @@ def person_region(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     head = (np.abs(x - (left + right) / 2) < 0.95 * width) & (y > top - 0.5 * height)
     head &= y < bottom + 0.3 * height
     shoulders = (np.abs(x - (left + right) / 2) < 1.9 * width) & (y > bottom)
-    return head | shoulders
+    low, high = np.array(crop[:2]) * scale[:2], np.add(crop[:2], crop[2:]) * scale[:2]
+    kept = (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
+    return kept & ~head & ~shoulders
 
 
 def _same_view(first: np.ndarray, second: np.ndarray) -> bool:
