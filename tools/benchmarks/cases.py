@@ -70,6 +70,8 @@ def all_cases() -> Iterator[Case]:
             label = f"rasterize {count // 1000}k {size}"
             reference = count == 20_000 and size < 1024
             yield from _raster_cases(label, scene, reference, headline, headline)
+            if headline:
+                yield from _batch_cases(label, scene)
     for size in SIZES:
         yield from _loss_cases(size)
     for count in COUNTS:
@@ -152,6 +154,49 @@ def _raster_cases(
                 others["torch, 8 px tiles"] = way(in_torch(8))
         work = partial(_raster_work, scene, passes == "fwd+bwd")
         yield Case(f"{label} {passes}", way(kernel), others, work, scene, quick=quick)
+
+
+def _batch_cases(label: str, scene: Callable[[], Scene]) -> Iterator[Case]:
+    """Four cameras in one call, against one call each; and depth, against none."""
+
+    def cameras(s: Scene, device: str) -> Tensor:
+        viewmat = s.viewmat.repeat(4, 1, 1)
+        viewmat[:, 0, 3] += 0.01 * torch.arange(4, device=device)
+        return viewmat
+
+    def together(device: str) -> Run:
+        s = scene().to(device)
+        rest = (cameras(s, device), s.K, s.width, s.height)
+        return torch.no_grad()(lambda: kernels.rasterize(*s.gaussians, *rest, backend="native"))
+
+    def one_by_one(device: str) -> Run:
+        s = scene().to(device)
+
+        @torch.no_grad()
+        def run() -> Sequence[Tensor]:
+            rest = (s.K, s.width, s.height)
+            drawn = [
+                kernels.rasterize(*s.gaussians, viewmat, *rest, backend="native")
+                for viewmat in cameras(s, device)
+            ]
+            return [torch.stack(part) for part in zip(*drawn, strict=True)]
+
+        return run
+
+    def with_depth(device: str) -> Run:
+        s = scene().to(device)
+        rest = (s.viewmat, s.K, s.width, s.height)
+        return torch.no_grad()(
+            lambda: kernels.rasterize_with_depth(*s.gaussians, *rest, backend="native")[:2]
+        )
+
+    def without(device: str) -> Run:
+        s = scene().to(device)
+        rest = (s.viewmat, s.K, s.width, s.height)
+        return torch.no_grad()(lambda: kernels.rasterize(*s.gaussians, *rest, backend="native"))
+
+    yield Case(f"{label} x4 forward", together, {"one by one": one_by_one})
+    yield Case(f"{label} forward with depth", with_depth, {"without": without})
 
 
 def _raster_work(scene: Callable[[], Scene], backward: bool) -> tuple[float, float]:
