@@ -1,17 +1,21 @@
 """Pictures for a person to judge a capture by."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from avatar3d.capture.parallel import parallel_map
 from avatar3d.head import HeadModel, ShapedHead
-from avatar3d.head.model import PARTS
-from avatar3d.io.images import write_image
+from avatar3d.head.model import PARTS, eye_rotation
+from avatar3d.io.video import write_video
+from avatar3d.progress import track
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["contact_sheet", "posed_camera_points", "save_preview"]
+__all__ = ["contact_sheet", "overlay_row", "posed_camera_points", "preview_video"]
 
+_GAZE_REACH = (0.016, 0.075)  # metres from the middle of the eyeball
 _GREEN = np.array([40, 200, 60], np.float32)
 _COLORS = np.array(
     [
@@ -23,14 +27,17 @@ _COLORS = np.array(
 )  # fmt: skip
 
 
-def save_preview(subject: Subject, head: HeadModel, path: str | Path, count: int = 4) -> None:
-    """Write `contact_sheet` of `count` frames spread over the clip."""
-    frames = np.unique(np.linspace(0, len(subject) - 1, count + 2).astype(int)[1:-1])
-    sheet = contact_sheet(
-        head, subject.tracking, subject.frame, subject.matte, subject.parsing, subject.background,
-        frames,
-    )  # fmt: skip
-    write_image(path, sheet)
+def preview_video(subject: Subject, head: HeadModel, path: str | Path) -> None:
+    """Write a video with sound of what capture understood: `overlay_row` of every frame."""
+    tracking, count = subject.tracking, len(subject)
+    shaped = head.shaped(tracking.identity, tracking.landmark_offsets)
+
+    def row(index: int) -> np.ndarray:
+        pictures = subject.frame(index), subject.matte(index), subject.parsing(index)
+        return overlay_row(shaped, tracking, index, *pictures)
+
+    rows = parallel_map(row, range(count), os.cpu_count() or 1)
+    write_video(path, track(rows, "Drawing the preview", count), subject.fps, subject.audio_path)
 
 
 def contact_sheet(
@@ -49,12 +56,26 @@ def contact_sheet(
     shaped = head.shaped(tracking.identity, tracking.landmark_offsets)
     rows = []
     for index in map(int, frames):
-        image, alpha = frame(index), matte(index)[..., None] / 255.0
-        on_green = (image * alpha + _GREEN * (1 - alpha)).astype(np.uint8)
-        labels = (0.35 * image + 0.65 * _COLORS[parsing(index)]).astype(np.uint8)
-        rows.append(np.hstack([image, _overlay(image, shaped, tracking, index), on_green, labels]))
+        pictures = frame(index), matte(index), parsing(index)
+        rows.append(overlay_row(shaped, tracking, index, *pictures))
     plate = np.pad(background, ((0, 0), (0, 3 * background.shape[1]), (0, 0)))
     return np.vstack([*rows, plate])
+
+
+def overlay_row(
+    shaped: ShapedHead,
+    tracking: Tracking,
+    index: int,
+    image: np.ndarray,
+    matte: np.ndarray,
+    labels: np.ndarray,
+) -> np.ndarray:
+    """(H, 4 W, 3) uint8: the picture; mesh, landmarks (red detected, green fitted) and gaze; the
+    person on green; the labels in colours."""
+    alpha = matte[..., None] / 255.0
+    on_green = (image * alpha + _GREEN * (1 - alpha)).astype(np.uint8)
+    colors = (0.35 * image + 0.65 * _COLORS[labels]).astype(np.uint8)
+    return np.hstack([image, _overlay(image, shaped, tracking, index), on_green, colors])
 
 
 def posed_camera_points(shaped: ShapedHead, tracking: Tracking, index: int) -> np.ndarray:
@@ -86,7 +107,23 @@ def _overlay(image: np.ndarray, shaped: ShapedHead, tracking: Tracking, index: i
         for x, y in points2d:
             center = (round(x * zoom * 16 - 8), round(y * zoom * 16 - 8))
             cv2.circle(canvas, center, 14, color, -1, cv2.LINE_AA, shift=4)
+    for start, end in np.round(_gaze_rays(shaped, tracking, index) * zoom * 16 - 8).astype(int):
+        cv2.arrowedLine(
+            canvas, tuple(map(int, start)), tuple(map(int, end)), (255, 230, 0), 2 * zoom,
+            cv2.LINE_AA, shift=4, tipLength=0.25,
+        )  # fmt: skip
     return cv2.resize(canvas, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _gaze_rays(shaped: ShapedHead, tracking: Tracking, index: int) -> np.ndarray:
+    """(2, 2, 2) pixels: where the view of the left and the right eye starts and leads to."""
+    pose = tracking.T_camera_head[index]
+    rays = []
+    for eye, center in enumerate(shaped.eye_centers):
+        forward = eye_rotation(*tracking.gaze[index, eye])[:, 2]
+        rays.append([center + reach * forward for reach in _GAZE_REACH])
+    points = np.array(rays) @ pose[:3, :3].T + pose[:3, 3]
+    return tracking.camera.project(points.reshape(-1, 3)).reshape(2, 2, 2)
 
 
 def _wire_faces(head: HeadModel) -> np.ndarray:

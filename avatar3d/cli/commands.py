@@ -92,6 +92,9 @@ def capture(
         Path | None, typer.Option("-o", "--output", help="Subject folder [VIDEO.subject].")
     ] = None,
     head: Head = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also write an overlay video, SUBJECT.preview.mp4.")
+    ] = False,
 ) -> None:
     """Understand a clip: frames, mattes, head geometry per frame, sound."""
     from avatar3d.capture import capture as run
@@ -99,8 +102,15 @@ def capture(
 
     config = _capture_config(overrides, head)
     output = output or Path(f"{video.stem}.subject")
-    run(video, output, config)
+    subject = run(video, output, config)
     save_config(config, output / "config.yaml")
+    if preview:
+        from avatar3d.capture.preview import preview_video
+        from avatar3d.head import load_head
+
+        path = output.with_name(f"{output.name.removesuffix('.subject')}.preview.mp4")
+        preview_video(subject, load_head(config.head_model), path)
+        print(path)
     print(output)
 
 

@@ -1,5 +1,7 @@
 """Mattes, plates and labels, judged against made-up people whose parts are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,34 @@ def test_segmentation_finds_the_made_up_person(person):
     image = to_bytes(drawn.image)
     matte = refine_matte(image, Segmenter()(image))
     assert overlap(matte > 127, drawn.alpha > 0.5) > 0.85
+
+
+def test_gaze_rays_point_where_the_eyes_look(person):
+    """A look to the person's left goes to the picture's right, from in front of each eye."""
+    from avatar3d.capture.preview import _gaze_rays
+    from avatar3d.synth.write import tracking
+
+    gaze = np.zeros_like(person.gaze)
+    gaze[1, :, 0] = 0.4
+    clip = replace(tracking(person), gaze=gaze)
+    shaped = person.head.shaped(person.identity)
+    ahead, aside = (_gaze_rays(shaped, clip, index) for index in (0, 1))
+    length = (aside - ahead)[:, 1, 0]
+    assert (length > 8).all()
+    irises = person.landmarks[0][[473, 468]]
+    assert np.abs(ahead[:, 0].mean(0) - irises.mean(0)).max() < 6
+
+
+def test_preview_shows_every_frame_beside_what_was_made_of_it(person, tmp_path):
+    from avatar3d.capture.preview import preview_video
+    from avatar3d.io.video import read_frames
+    from avatar3d.synth import make_synthetic, write_subject
+
+    clip = make_synthetic(seed=1, seconds=0.2, fps=25, size=128, head=person.head)
+    subject = write_subject(clip, tmp_path / "s")
+    preview_video(subject, person.head, tmp_path / "s.mp4")
+    frames = list(read_frames(tmp_path / "s.mp4", 25))
+    assert len(frames) == len(clip)
+    assert frames[0].shape == (128, 4 * 128, 3)
+    assert np.abs(frames[2][:, :128].astype(float) - subject.frame(2)).mean() < 8
+    assert np.abs(frames[2][:, 128:256].astype(float) - subject.frame(2)).mean() > 4
