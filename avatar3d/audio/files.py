@@ -43,9 +43,8 @@ def sound_track(path: str | os.PathLike[str]) -> SoundTrack | None:
     with _opened(Path(path)) as container:
         if not container.streams.audio:
             return None
-        stream = container.streams.audio[0]
-        context = stream.codec_context
-        return SoundTrack(context.name, int(stream.rate or 0), int(context.channels or 0))
+        context = _known(container, Path(path))
+        return SoundTrack(context.name, int(context.sample_rate or 0), int(context.channels or 0))
 
 
 def load_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
@@ -110,6 +109,7 @@ def _read(path: Path) -> np.ndarray | None:
     with _opened(path) as container:
         if not container.streams.audio:
             return None
+        _known(container, path)
         pieces = list(_pieces(container, path))
     samples = np.concatenate([np.zeros(0, np.float32), *pieces])
     if not np.isfinite(samples).all():
@@ -134,6 +134,16 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(
             f"Cannot read sound from {path} ({reason}); convert it to WAV, MP3 or MP4."
         ) from error
+
+
+def _known(container: Any, path: Path) -> Any:
+    """The decoder of the first sound track; UserError where there is none for its kind."""
+    context = container.streams.audio[0].codec_context
+    if context is None:
+        raise UserError(
+            f"The sound track of {path} is damaged or of an unknown kind; convert it to AAC or WAV."
+        )
+    return context
 
 
 def _pieces(container: Any, path: Path) -> Iterator[np.ndarray]:

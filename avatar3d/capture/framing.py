@@ -62,8 +62,8 @@ def inside(crop: Crop, box: np.ndarray) -> bool:
 def no_face(path: Path) -> str:
     """The sentence for a clip without anybody."""
     return (
-        f"No face was found in {path}; use a clip that shows one person's face upright, well lit and "
-        "from the front."
+        f"No face was found in {path}; use a clip that shows one person's face upright, well lit "
+        "and from the front."
     )
 
 

@@ -300,6 +300,10 @@ def _opened(path: Path) -> Iterator[tuple["av.container.InputContainer", Any]]:
         if not container.streams.video:
             raise UserError(f"{path} has no picture track; give a video file.")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(
+                f"The picture track of {path} is damaged or of an unknown kind; re-encode it."
+            )
         if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
             raise UserError(
                 f"{path} has frames of {stream.width}x{stream.height} pixels; sides up to "

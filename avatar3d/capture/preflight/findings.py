@@ -148,7 +148,9 @@ def _presence(m: Measures) -> Finding:
     if not m.looks:
         finding.state, finding.first = "fail", 0.0
         finding.text = f"No face was found in any of {len(looks)} frames looked at."
-        finding.remedy = "Use a clip that shows one person's face upright, well lit and from the front."
+        finding.remedy = (
+            "Use a clip that shows one person's face upright, well lit and from the front."
+        )
         return finding
     count = int(m.usable.sum())
     if count < MIN_FRAMES <= m.scan.frames and not _blamed(m):
