@@ -133,7 +133,7 @@ def test_goes_on_after_kills(clip, subject, tmp_path):
     output = tmp_path / "person"
     work = tmp_path / ".person.capture"
     written: dict[str, int] = {}
-    for stage in ("decode", "matte", "fit"):
+    for stage in ("check", "decode", "matte", "fit"):
         kill_in(stage, clip, output, work / CACHE / "state.json")
         assert not output.exists()
         modified = {p.name: p.stat().st_mtime_ns for p in (work / "frames").glob("0*.jpg")}
