@@ -1,13 +1,16 @@
 """The avatar file NAME.a3d: a ZIP of data that can be read without running any code.
 
-Members, stored uncompressed:
+Members:
     manifest.json       format, version, units, kind, info, and size and sha256 of the others
-    splats.safetensors  the SplatState; displacement fields in half precision, the basis in 8 bit
-    motion.safetensors  the idle motion
+    splats.safetensors  the SplatState, packed as `avatar3d.avatar.packing` says
+    motion.safetensors  the idle motion, packed likewise
     driver.safetensors  the audio driver, when there is one
-    canonical.ply       the neutral head for any splat viewer
     background.png      the empty plate, when there is one
-    preview.png         a picture of the avatar
+    preview.png         a small picture of the avatar
+
+The tensors are deflated, the pictures stored. Version 1 stored everything, with `expression` in
+half precision and the basis as `basis_q` times `basis_scale`, beside a canonical.ply; it is still
+read.
 """
 
 import hashlib
@@ -23,21 +26,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from avatar3d.avatar.canonical import canonical_cloud
+from avatar3d.avatar.packing import pack, unpack
 from avatar3d.avatar.splat import SplatAvatar
 from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
-from avatar3d.io.ply import encode_ply
 from avatar3d.motion.motion import Motion
 
 __all__ = ["load", "save"]
 
 FORMAT = "avatar3d.avatar"
-VERSION = 1
-_MAX_FILE = 1 << 30  # bytes; the largest avatar we would ever write is far smaller
+VERSION = 2
+_MAX_FILE = 1 << 30  # bytes, inflated; the largest avatar we would ever write is far smaller
 _MAX_GAUSSIANS = 2_000_000
-_HALF = ("expression",)
+_PREVIEW = 256  # pixels of the longer side
 _TRACKS = ("expression", "residual", "head_pose", "gaze", "torso_pose")
 
 
@@ -45,10 +47,9 @@ def save(avatar: SplatAvatar, path: str | Path) -> None:
     """Write `avatar` to `path` in one step."""
     avatar.state.validate()
     members = {
-        "splats.safetensors": save_tensors(_packed(avatar.state)),
+        "splats.safetensors": save_tensors(_state_arrays(avatar.state)),
         "motion.safetensors": save_tensors(_motion_arrays(avatar.idle_motion)),
-        "canonical.ply": encode_ply(canonical_cloud(avatar.state)),
-        "preview.png": _png(avatar.render()),
+        "preview.png": _png(_preview(avatar)),
     }
     if avatar.driver is not None:
         members["driver.safetensors"] = save_tensors(avatar.driver.arrays())
@@ -67,13 +68,11 @@ def save(avatar: SplatAvatar, path: str | Path) -> None:
             for name, data in members.items()
         },
     }
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-    ):
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr("manifest.json", json.dumps(manifest, indent=2))
         for name, data in members.items():
-            archive.writestr(name, data)
+            method = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+            archive.writestr(name, data, method)
 
 
 def load(path: str | Path) -> SplatAvatar:
@@ -98,32 +97,44 @@ def load(path: str | Path) -> SplatAvatar:
 
 
 def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
-    for entry in archive.infolist():
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > _MAX_FILE:
-            raise ValueError(f"member {entry.filename} is compressed or too large")
-    manifest = json.loads(archive.read("manifest.json"))
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    methods = {entry.compress_type for entry in entries.values()}
+    if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("a member is compressed in an unknown way")
+    if sum(entry.file_size for entry in entries.values()) > _MAX_FILE:
+        raise ValueError("its members are larger than those of any avatar")
+    manifest = json.loads(_read(archive, entries["manifest.json"]))
     if manifest.get("format") != FORMAT:
         raise ValueError("its manifest is not that of an avatar")
-    if manifest.get("version") != VERSION or manifest.get("kind") != "splat":
+    if manifest.get("version") not in (1, VERSION) or manifest.get("kind") != "splat":
         raise ValueError(
             f"version {manifest.get('version')} of kind {manifest.get('kind')} needs another "
             "release of avatar3d"
         )
     members = {}
-    for name, entry in manifest["members"].items():
-        data = archive.read(name)
-        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    for name, described in manifest["members"].items():
+        data = _read(archive, entries[name])
+        if (
+            len(data) != described["size"]
+            or hashlib.sha256(data).hexdigest() != described["sha256"]
+        ):
             raise ValueError(f"member {name} is damaged")
         members[name] = data
     return manifest, members
 
 
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The member, inflated no further than the size it claims: it may be lying."""
+    with archive.open(entry) as member:
+        return member.read(entry.file_size)
+
+
 def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
-    state = _unpacked(load_tensors(members["splats.safetensors"]))
+    state = _unpacked_state(load_tensors(members["splats.safetensors"]))
     state.validate()
     if len(state) > _MAX_GAUSSIANS:
         raise ValueError(f"{len(state)} Gaussians")
-    tracks = load_tensors(members["motion.safetensors"])
+    tracks = unpack(load_tensors(members["motion.safetensors"]))
     motion = Motion(
         fps=float(manifest["motion_fps"]),
         source="capture",
@@ -143,30 +154,26 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
     return SplatAvatar(state, background, motion, driver, info)
 
 
-def _packed(state: SplatState) -> dict[str, np.ndarray]:
-    arrays = {f.name: np.array(getattr(state, f.name), order="C") for f in fields(SplatState)}
-    for name in _HALF:
-        arrays[name] = arrays[name].astype(np.float16)
-    basis = arrays.pop("basis")
-    scale = np.abs(basis).max(-1, keepdims=True, initial=0) / 127
-    # Halves below 6e-8 vanish; such a row is all but zero anyway.
-    scale = np.maximum(scale, 1e-7).astype(np.float16).astype(np.float32)
-    arrays["basis_q"] = np.round(basis / scale).clip(-127, 127).astype(np.int8)
-    arrays["basis_scale"] = scale.astype(np.float16)
-    return arrays
+def _state_arrays(state: SplatState) -> dict[str, np.ndarray]:
+    return pack({f.name: getattr(state, f.name) for f in fields(SplatState)})
 
 
-def _unpacked(arrays: dict[str, np.ndarray]) -> SplatState:
-    scale = arrays.pop("basis_scale").astype(np.float32)
-    arrays["basis"] = arrays.pop("basis_q").astype(np.float32) * scale
-    for name in _HALF:
-        arrays[name] = arrays[name].astype(np.float32)
-    return SplatState(**arrays)
+def _unpacked_state(arrays: dict[str, np.ndarray]) -> SplatState:
+    if "basis_q" in arrays:  # version 1
+        scale = arrays.pop("basis_scale").astype(np.float32)
+        arrays["basis"] = arrays.pop("basis_q").astype(np.float32) * scale
+        arrays["expression"] = arrays["expression"].astype(np.float32)
+    return SplatState(**unpack(arrays))
 
 
 def _motion_arrays(motion: Motion) -> dict[str, np.ndarray]:
     tracks = {name: getattr(motion, name) for name in _TRACKS}
-    return {name: track for name, track in tracks.items() if track is not None}
+    return pack({name: track for name, track in tracks.items() if track is not None})
+
+
+def _preview(avatar: SplatAvatar) -> np.ndarray:
+    camera = avatar.camera
+    return avatar.render(camera=camera.scaled(_PREVIEW / max(camera.width, camera.height)))
 
 
 def _png(image: np.ndarray) -> bytes:
