@@ -68,7 +68,7 @@ def parsing(workspace: Workspace) -> None:
     """parsing/: label images."""
     workspace.path("parsing").mkdir(parents=True, exist_ok=True)
     data, fitted = workspace.load_arrays("landmarks"), workspace.load_arrays("refine")
-    points, found = data["points"][..., :2], data["found"]
+    points, found = fitted["points"], data["found"]  # calmer in time than what was detected
     usable = good_frames(workspace, found)
     chosen = usable[spread(len(usable), _COLOR_FRAMES)]
     colors = learn_colors((workspace.frame(i), workspace.matte(i), points[i]) for i in chosen)

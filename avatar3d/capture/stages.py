@@ -105,7 +105,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
     ),
-    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=3),
+    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=4),
     Stage(
         "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,

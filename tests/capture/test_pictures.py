@@ -150,3 +150,18 @@ def test_preview_shows_every_frame_beside_what_was_made_of_it(person, tmp_path):
     assert frames[0].shape == (128, 4 * 128, 3)
     assert np.abs(frames[2][:, :128].astype(float) - subject.frame(2)).mean() < 8
     assert np.abs(frames[2][:, 128:256].astype(float) - subject.frame(2)).mean() > 4
+
+
+def test_a_small_part_is_not_drawn_larger_than_it_is():
+    """A sliver of an eye, 30 pixels wide and 2.4 high, covers what its polygon does."""
+    from avatar3d.capture.parsing import _filled_exactly
+
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    polygon = np.stack([50.3 + 15 * np.cos(angle), 40.6 + 1.2 * np.sin(angle)], 1)
+    box, inside = _filled_exactly((80, 100), polygon, tuple(range(40)))
+    labels = np.zeros((80, 100), bool)
+    labels[box] = inside
+    assert labels.sum() == pytest.approx(np.pi * 15 * 1.2, rel=0.15)
+    rows, columns = np.nonzero(labels)
+    assert columns.mean() + 0.5 == pytest.approx(50.3, abs=0.5)
+    assert rows.mean() + 0.5 == pytest.approx(40.6, abs=0.4)
