@@ -45,6 +45,8 @@ class LandmarkDetector(Protocol):
 
     def detect(self, image: np.ndarray) -> list[Face]: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class DetectorChoice:
@@ -167,6 +169,9 @@ class _TasksDetector:
             faces.append(Face(_points(landmarks, width, height), scores))
         return faces
 
+    def close(self) -> None:
+        self._landmarker.close()
+
 
 class _SolutionsDetector:
     """The older face mesh with attention, whose models are inside the wheel."""
@@ -182,6 +187,9 @@ class _SolutionsDetector:
         found = self._mesh.process(image).multi_face_landmarks or []
         height, width = image.shape[:2]
         return [Face(_points(face.landmark, width, height)) for face in found]
+
+    def close(self) -> None:
+        self._mesh.close()
 
 
 def _points(landmarks: Any, width: int, height: int) -> np.ndarray:
@@ -221,29 +229,31 @@ def _mediapipe() -> Any:
     return mediapipe
 
 
-def face_boxes() -> Callable[[np.ndarray], list[np.ndarray]]:
+class FaceFinder:
     """A quick finder: picture to face boxes (left, top, right, bottom) in pixels, largest first.
 
-    Uses the detector inside the mediapipe wheel where there is one (it also sees small faces),
+    Uses the detectors inside the mediapipe wheel where there are any (they also see small faces),
     else the landmark model itself.
     """
-    mediapipe = _mediapipe()
-    if not hasattr(mediapipe, "solutions"):
-        detector = choose_detector(CaptureConfig()).make(3)
-        return lambda image: _largest_first([face.box for face in detector.detect(image)])
-    near, far = (
-        mediapipe.solutions.face_detection.FaceDetection(model_selection=selection)
-        for selection in (0, 1)
-    )
 
-    blank = np.zeros((64, 64, 3), np.uint8)
-    for model in (near, far):  # the first use of each is the slow and talkative one
-        model.process(blank)
+    def __init__(self) -> None:
+        mediapipe = _mediapipe()
+        self._models: list[Any] = []
+        self._detector: LandmarkDetector | None = None
+        if not hasattr(mediapipe, "solutions"):
+            self._detector = choose_detector(CaptureConfig()).make(3)
+            return
+        for selection in (0, 1):  # near, far
+            model = mediapipe.solutions.face_detection.FaceDetection(model_selection=selection)
+            model.process(np.zeros((64, 64, 3), np.uint8))  # the slow and talkative first use
+            self._models.append(model)
 
-    def find(image: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
+        if self._detector is not None:
+            return _largest_first([face.box for face in self._detector.detect(image)])
         height, width = image.shape[:2]
         boxes: list[np.ndarray] = []
-        for model in (near, far):
+        for model in self._models:
             for detection in model.process(image).detections or ():
                 box = detection.location_data.relative_bounding_box
                 left, top = box.xmin * width, box.ymin * height
@@ -251,7 +261,17 @@ def face_boxes() -> Callable[[np.ndarray], list[np.ndarray]]:
                 boxes.append(np.array([left, top, right, bottom]))
         return _without_doubles(_largest_first(boxes))
 
-    return find
+    def close(self) -> None:
+        """Give back the memory, which mediapipe does not do by itself."""
+        for model in self._models:
+            model.close()
+        if self._detector is not None:
+            self._detector.close()
+
+
+def face_boxes() -> FaceFinder:
+    """A `FaceFinder`, ready for use."""
+    return FaceFinder()
 
 
 def _without_doubles(boxes: list[np.ndarray]) -> list[np.ndarray]:

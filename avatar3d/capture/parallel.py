@@ -42,6 +42,13 @@ class Spares(Generic[B]):
         for _ in range(count):
             self._spares.put(make())
 
+    def close(self) -> None:
+        """Close those that can be closed; mediapipe keeps the memory of its models otherwise."""
+        while not self._spares.empty():
+            close = getattr(self._spares.get(), "close", None)
+            if close is not None:
+                close()
+
     @contextlib.contextmanager
     def borrow(self) -> Iterator[B]:
         spare = self._spares.get()

@@ -59,6 +59,7 @@ def landmarks(workspace: Workspace) -> None:
         workspace.save_arrays(f"landmarks/{start:06d}", **_landmark_arrays(rows))
     for _ in results:  # lets the progress line end
         pass
+    detectors.close()
     parts = [workspace.load_arrays(f"landmarks/{start:06d}") for start in starts]
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     usable = int(merged["found"].sum())

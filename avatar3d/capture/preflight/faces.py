@@ -1,6 +1,5 @@
 """What one picture tells about the faces in it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,10 +99,17 @@ class FaceLooker:
     def __init__(self, config: CaptureConfig) -> None:
         self._find = face_boxes()
         self._detector: LandmarkDetector = warmed_up(choose_detector(config).make(1))
-        self._hands = _hand_finder()
+        self._hands = _HandFinder() if _has_hands() else None
         self._identity: FaceIdentity | None = load_identity()
         if self._hands is not None:
             self._hands(np.zeros((64, 64, 3), np.uint8))
+
+    def close(self) -> None:
+        """Give back the models' memory."""
+        self._find.close()
+        self._detector.close()
+        if self._hands is not None:
+            self._hands.close()
 
     @property
     def knows_people(self) -> bool:
@@ -340,19 +346,29 @@ def _distinct(looks: list[FaceLook]) -> list[FaceLook]:
     return sorted(kept, key=lambda look: -look.height)
 
 
-def _hand_finder() -> Callable[[np.ndarray], list[np.ndarray]] | None:
-    """Picture to hands (21, 2) in pixels, by the models inside the mediapipe 0.10.21 wheel."""
+def _has_hands() -> bool:
     import mediapipe
 
-    if not hasattr(mediapipe, "solutions"):
-        return None
-    model: Any = mediapipe.solutions.hands.Hands(
-        static_image_mode=True, max_num_hands=2, model_complexity=0, min_detection_confidence=0.5
-    )
+    return hasattr(mediapipe, "solutions")
 
-    def find(image: np.ndarray) -> list[np.ndarray]:
-        found = model.process(image).multi_hand_landmarks or []
+
+class _HandFinder:
+    """Picture to hands (21, 2) in pixels, by the models inside the mediapipe 0.10.21 wheel."""
+
+    def __init__(self) -> None:
+        import mediapipe
+
+        self._model: Any = mediapipe.solutions.hands.Hands(
+            static_image_mode=True,
+            max_num_hands=2,
+            model_complexity=0,
+            min_detection_confidence=0.5,
+        )
+
+    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
+        found = self._model.process(image).multi_hand_landmarks or []
         size = np.array([image.shape[1], image.shape[0]], np.float32)
         return [np.array([(p.x, p.y) for p in hand.landmark], np.float32) * size for hand in found]
 
-    return find
+    def close(self) -> None:
+        self._model.close()

@@ -120,8 +120,11 @@ def scan(
     shown = scan_frames(path, fps, config.start, config.duration)
     jobs = _jobs(shown, result, every, dense)
     total = max(1, round(expected * fps / every))
-    for samples in track(parallel_map(work, jobs, workers), "Looking at the clip", total):
-        result.samples += samples
+    try:
+        for samples in track(parallel_map(work, jobs, workers), "Looking at the clip", total):
+            result.samples += samples
+    finally:
+        lookers.close()
     return result
 
 
