@@ -38,7 +38,7 @@ def test_round_trip_renders_the_same_picture(avatar: SplatAvatar, tmp_path: Path
     # Rounded to steps far below a pixel and a grey level; a pixel or two may see two Gaussians of
     # the same depth change places.
     assert np.quantile(np.abs(first - second), 0.99) <= 2
-    assert np.square(first - second).mean() < 0.2
+    assert np.square(first - second).mean() < 0.3
     assert again.info == avatar.info
     np.testing.assert_array_equal(again.background, avatar.background)
     np.testing.assert_allclose(
