@@ -139,3 +139,17 @@ def test_poses_show_the_measured_motion():
         turned = np.arctan2(arms[1][1], arms[1][0]) - np.arctan2(arms[0][1], arms[0][0])
         assert np.log(growth) == pytest.approx(value[2], abs=1e-9)
         assert turned == pytest.approx(value[3], abs=1e-9)
+
+
+def test_nothing_is_smooth_across_a_cut():
+    """The shoulders jump with the cut: no frame of either shot knows of the other one."""
+    values = np.zeros((60, 4))
+    values[30:, 0] = 25.0
+    motion = TorsoMotion(values, np.full((60, 4), 0.05))
+    shots = np.repeat([0, 1], 30)
+    apart, _ = smooth_motion(motion, np.zeros((60, 2)), 25, 1.0, shots)
+    joined, _ = smooth_motion(motion, np.zeros((60, 2)), 25, 1.0)
+    step = np.diff(apart.values[:, 0])
+    np.testing.assert_allclose(np.delete(step, 29), 0, atol=1e-9)
+    assert step[29] == pytest.approx(25, rel=0.01)
+    assert np.abs(np.diff(joined.values[:, 0])).max() < 0.8 * step[29]
