@@ -47,7 +47,7 @@ class CaptureConfig:
     identity_frames: int = 60
     """Frames, spread over the clip, that the shape of the face is fitted to."""
 
-    iterations: int = 16
+    iterations: int = 10
     """Most steps of each fit; it ends earlier once nothing changes any more."""
 
     refine: bool = True

@@ -24,7 +24,7 @@ __all__ = [
 
 PHASE_SHARE = 0.6
 SOLVER_STEPS = 12
-SETTLED = 1e-3
+SETTLED = 4e-3
 CHARBONNIER = 0.25
 SIGMA_FLOOR, MIN_WEIGHT = 0.002, 0.3
 LAMBDA_IDENTITY = 2e-3
@@ -122,7 +122,7 @@ class LandmarkModel:
 
 
 def fit_shape(
-    model: LandmarkModel, points: np.ndarray, poses: np.ndarray, iterations: int = 16
+    model: LandmarkModel, points: np.ndarray, poses: np.ndarray, iterations: int = 10
 ) -> FaceShape:
     """Shape of the face from frames spread over the clip.
 
@@ -144,7 +144,7 @@ def fit_frames(
     points: np.ndarray,
     found: np.ndarray,
     poses: np.ndarray,
-    iterations: int = 12,
+    iterations: int = 10,
     segments: np.ndarray | None = None,
 ) -> FaceFit:
     """Pose, expression and gaze of T successive frames for a known face.
