@@ -104,7 +104,7 @@ class LandmarkModel:
         self.spread = tensor(landmark_spread(head, head.template))
         self.weights = tensor(_landmark_weights(head))
         self.detail_weights = self.weights.clone()
-        self.detail_weights[list(LIPS)] *= 4
+        self.detail_weights[list(LIPS)] *= 7
         self.detail_weights[[*EYE_LEFT, *EYE_RIGHT]] *= 2
         self.detail_weights[list(BROWS)] *= 3
         self.detail_weights /= self.detail_weights.mean()

@@ -100,7 +100,7 @@ STAGES: tuple[Stage, ...] = (
         "fit", fit, ("landmarks",),
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
-        version=4,
+        version=5,
     ),
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
