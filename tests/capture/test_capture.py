@@ -233,6 +233,7 @@ def test_silent_clip_is_captured_with_a_warning(person, tmp_path):
         ({"focal": 0}, "capture.focal must be within"),
         ({"duration": -1}, "capture.duration"),
         ({"detector": "magic"}, "capture.detector"),
+        ({"sound_offset": "late"}, "capture.sound_offset"),
     ],
 )
 def test_wrong_options_are_named(options, words):
