@@ -367,3 +367,24 @@ def test_a_real_stranger_is_masked_and_the_person_goes_on(real_clip, tmp_path):
     assert report.cuts == [1.6, 2.6]
     assert [(s.start, s.stop, s.reason) for s in report.unused] == [(1.6, 2.6, "other person")]
     assert report.first_bad == 1.6
+
+
+@pytest.mark.parametrize(
+    ("setting", "found", "moved"),
+    [("0", 0.1, 0.0), ("0.2", None, 0.2), ("-0.2", None, -0.2), ("auto", 0.1, 0.1)],
+)
+def test_sound_is_brought_forward_on_request(clip, tmp_path, setting, found, moved):
+    """A late sound starts later in the file: what is kept begins that much further on."""
+    from types import SimpleNamespace
+
+    from avatar3d.audio import load_audio
+    from avatar3d.capture.stages import audio
+
+    workspace = SimpleNamespace(
+        source=clip, config=replace(CONFIG, sound_offset=setting), frames=40, fps=25.0,
+        state=SimpleNamespace(facts={"sound_offset": found}), path=tmp_path.__truediv__,
+    )  # fmt: skip
+    audio(workspace)
+    original, kept = load_audio(clip)[0], load_audio(tmp_path / "audio.wav")[0]
+    match = np.correlate(np.pad(original, (5000, 5000)), kept[6000:16000], "valid")
+    assert (int(match.argmax()) - 11000) / 16000 == pytest.approx(moved, abs=1e-3)
