@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,33 +36,44 @@ def main() -> int:
 
 
 def compare(folder: Path, options: argparse.Namespace) -> int:
-    """Capture twice, once with kills; 0 where the results agree."""
+    """Capture once undisturbed, then killed after random times until done; 0 if all are the same.
+
+    A capture that was finished in spite of the kills is compared, and the next one begun.
+    """
     command = [sys.executable, "-c", _PROGRAM, "capture", str(options.video), *options.settings]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     start = time.monotonic()
-    subprocess.run([*command, "-o", str(folder / "whole")], check=True, stderr=subprocess.DEVNULL)
-    whole = time.monotonic() - start
+    subprocess.run([*command, "-o", str(folder / "whole")], check=True, **quiet)
+    duration = time.monotonic() - start
+    expected = contents(folder / "whole")
     rng, killed, output = random.Random(options.seed), 0, folder / "killed"
-    while killed < options.kills and not output.exists():
-        process = subprocess.Popen([*command, "-o", str(output)], stderr=subprocess.DEVNULL)
-        # Start-up takes a while and does nothing; most kills should hit work.
-        pause = rng.uniform(0.2, 1.0) * max(3.0, 2 * whole / options.kills + 3)
+    while killed < options.kills or output.with_name(".killed.capture").exists():
+        process = subprocess.Popen([*command, "-o", str(output)], **quiet)
+        last = killed >= options.kills
+        pause = rng.uniform(0.05, 1.0) * duration
         try:
-            process.wait(pause)
+            process.wait(None if last else pause)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
             print(f"kill {killed} after {pause:.1f} s, in {stage(folder)}", flush=True)
-            if output.exists() and not (output / "subject.json").is_file():
-                print("a half-written subject appeared")
-                return 1
-    subprocess.run([*command, "-o", str(output)], check=True, stderr=subprocess.DEVNULL)
-    first, second = (contents(folder / name) for name in ("whole", "killed"))
-    different = sorted(n for n in first.keys() | second.keys() if first.get(n) != second.get(n))
+        if output.exists() and not same(expected, contents(output), folder):
+            return 1
+        if output.exists():
+            print("finished: the same in every file", flush=True)
+            shutil.rmtree(output)
+    return 0
+
+
+def same(expected: dict[str, str], found: dict[str, str], folder: Path) -> bool:
+    """Whether two captures have the same files, and nothing else lies about."""
+    names = expected.keys() | found.keys()
+    different = sorted(n for n in names if expected.get(n) != found.get(n))
     left = sorted(p.name for p in folder.iterdir() if p.name not in ("whole", "killed"))
-    print(f"{len(first)} files after {killed} kills")
-    print(f"different: {different or 'none'}; left behind: {left or 'none'}")
-    return 1 if different or left else 0
+    if different or left:
+        print(f"different: {different or 'none'}; left behind: {left or 'none'}")
+    return not different and not left
 
 
 def stage(folder: Path) -> str:
