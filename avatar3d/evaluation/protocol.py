@@ -18,7 +18,7 @@ import numpy as np
 from avatar3d.avatar import Avatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
-from avatar3d.evaluation.sheets import Panel, save_sheets
+from avatar3d.evaluation.sheets import Panel, save_poses, save_sheets
 from avatar3d.geometry import Camera
 from avatar3d.head import HeadModel
 from avatar3d.io.atomic import atomic_write
@@ -143,6 +143,7 @@ def evaluate(
     }
     atomic_write(output / "evaluation.json", json.dumps(report, indent=1) + "\n")
     save_sheets(panels, output)
+    save_poses(avatar, output)
     _print_table(means, frames)
     return report
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar3d.avatar import Avatar
 from avatar3d.evaluation.metrics import Box, eyes_box, mouth_box
 from avatar3d.io.images import write_image
 
-__all__ = ["Panel", "contact_sheet", "save_sheets"]
+__all__ = ["Panel", "contact_sheet", "save_poses", "save_sheets"]
 
 _GAIN = 5
 _HEADER = 18
@@ -40,6 +41,30 @@ def save_sheets(panels: Sequence[Panel], folder: str | Path) -> list[Path]:
         paths.append(folder / f"{name}.png")
         write_image(paths[-1], contact_sheet(panels, box, width))
     return paths
+
+
+def save_poses(avatar: Avatar, folder: str | Path) -> Path:
+    """Write `poses.png`: the avatar as it was never filmed, for eyes to judge; return its path.
+
+    The head turned by -35, -20, 0, 20 and 35 degrees; below, the mouth open and wide open, the eyes
+    half and fully closed, and a smile.
+    """
+    turned = [avatar.render(yaw=np.deg2rad(degrees)) for degrees in (-35, -20, 0, 20, 35)]
+    lids, smile = ("eyeBlinkLeft", "eyeBlinkRight"), ("mouthSmileLeft", "mouthSmileRight")
+    faces = [
+        avatar.render(expression)
+        for expression in (
+            {"jawOpen": 0.4},
+            {"jawOpen": 1.0},
+            dict.fromkeys(lids, 0.5),
+            dict.fromkeys(lids, 1.0),
+            dict.fromkeys(smile, 1.0),
+        )
+    ]
+    rows = [np.concatenate([_resized(image, 384) for image in row], 1) for row in (turned, faces)]
+    path = Path(folder) / "poses.png"
+    write_image(path, np.concatenate(rows))
+    return path
 
 
 def contact_sheet(

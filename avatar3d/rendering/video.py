@@ -9,9 +9,11 @@ from avatar3d.avatar import Avatar
 from avatar3d.io.video import write_video
 from avatar3d.kernels.device import pick_device
 from avatar3d.motion.motion import Motion
-from avatar3d.progress import track
+from avatar3d.progress import say, track
 
 __all__ = ["render"]
+
+_FAR = np.deg2rad(45)
 
 
 def render(
@@ -36,6 +38,12 @@ def render(
         UserError: the output or the sound cannot be written or read, or there is no such device.
     """
     avatar = avatar.to(str(pick_device(device)))
+    turn = _largest_turn(motion)
+    if turn > _FAR:
+        say(
+            f"The head turns up to {np.rad2deg(turn):.0f} degrees from its usual pose; beyond "
+            f"{np.rad2deg(_FAR):.0f} most of what shows was never filmed."
+        )
 
     def frames() -> Iterator[np.ndarray]:
         yield from track(
@@ -43,3 +51,10 @@ def render(
         )
 
     write_video(output, frames(), motion.fps, audio=audio)
+
+
+def _largest_turn(motion: Motion) -> float:
+    """Radians by which the face looks away from where it looks at rest, at most."""
+    if motion.head_pose is None or not len(motion):
+        return 0.0
+    return float(np.arccos(np.clip(motion.head_pose[:, 2, 2].min(), -1, 1)))

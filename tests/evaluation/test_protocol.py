@@ -78,6 +78,11 @@ class Impostor:
             known = np.abs(self.subject.tracking.expression - row).max(1)
             yield self.change(self.subject.frame(int(known.argmin())))
 
+    def render(self, expression: dict[str, float] | None = None, yaw: float = 0) -> np.ndarray:
+        """A grey that tells the pose: degrees of yaw, and 20 a unit of expression, above 100."""
+        grey = 100 + np.rad2deg(yaw) + 20 * sum((expression or {}).values())
+        return np.full((HEIGHT, WIDTH, 3), round(grey), np.uint8)
+
 
 def test_a_perfect_avatar(subject, tmp_path):
     means = evaluate(Impostor(subject, lambda frame: frame), subject, tmp_path / "out")["means"]
@@ -132,3 +137,12 @@ def test_the_report_is_on_disk(subject, tmp_path):
         sheet = np.array(Image.open(tmp_path / "out" / f"{name}.png"))
         assert sheet.ndim == 3
         assert sheet.std() > 10
+
+
+def test_unfilmed_poses_are_shown_in_order(subject, tmp_path):
+    evaluate(Impostor(subject, lambda f: f), subject, tmp_path / "out")
+    sheet = np.array(Image.open(tmp_path / "out" / "poses.png"))
+    rows = sheet.reshape(2, sheet.shape[0] // 2, 5, sheet.shape[1] // 5, 3)
+    assert (rows == rows[:, :1, :, :1, :1]).all()
+    assert rows[0, 0, :, 0, 0].tolist() == [65, 80, 100, 120, 135]  # yaw
+    assert rows[1, 0, :, 0, 0].tolist() == [108, 120, 120, 140, 140]  # jaw, jaw, lids, lids, smile
