@@ -42,6 +42,7 @@ LID_PAIRS = (
     (159, 145), (158, 153), (160, 144), (157, 154), (161, 163),
 )  # fmt: skip
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318))
+_FIRST, _SECOND = torch.tensor(LID_PAIRS + LIP_PAIRS).unbind(1)
 _RIGID, _GAZE = slice(0, 6), slice(6, 10)
 _OWN = 10
 """Unknowns of a frame before its expression: rotation 3, shift 2, logarithm of depth, gaze 4."""
@@ -247,6 +248,9 @@ class _Problem:
             more = torch.as_tensor(dense.expression).flatten(1)
             self.expression = torch.cat([model.expression, more], 1)
         self.count = self.target.shape[1]
+        # (Q, 3, E), in this order in memory: the slopes are made of it point by point.
+        by_point = self.expression.view(-1, self.count, 3).permute(1, 2, 0)
+        self.expression_by_point = by_point.contiguous()
         self.found = torch.as_tensor(found, dtype=torch.float32)
         self.unit = max(float(np.median(inter_ocular(points[found]))), 1.0) / 100
         start = torch.as_tensor(poses, dtype=torch.float32)
@@ -382,8 +386,9 @@ class _Problem:
         by_camera[..., 0, 0] = by_camera[..., 1, 1] = model.focal / unit / depth
         by_camera[..., 2] = -local / depth[..., None]
         view = by_camera @ R[:, None]
-        E = self.expression.view(-1, self.count, 3).permute(1, 2, 0)
-        J = torch.zeros(frames, self.count, 2, _OWN + E.shape[2])
+        E = self.expression_by_point
+        whole = torch.zeros(frames, self.count + len(_FIRST), 2, _OWN + E.shape[2])
+        J = whole[:, : self.count]
         x, y, w = turned.unbind(-1)
         for axis, cross in enumerate(((None, -w, y), (w, None, -x), (-y, x, None))):
             for column, value in enumerate(cross):
@@ -395,10 +400,11 @@ class _Problem:
         for column, (marks, by_yaw, by_pitch) in zip((8, 6), slopes, strict=True):
             J[:, marks, :, column] = (view[:, marks] @ by_yaw[..., None])[..., 0]
             J[:, marks, :, column + 1] = (view[:, marks] @ by_pitch[..., None])[..., 0]
-        for axis in range(3):
-            J[..., _OWN:] += view[..., axis, None] * E[:, None, axis]
+        moved = torch.bmm(view.transpose(0, 1).reshape(self.count, 2 * frames, 3), E)
+        J[..., _OWN:] = moved.view(self.count, frames, 2, -1).transpose(0, 1)
+        whole[:, self.count :] = J[:, _FIRST] - J[:, _SECOND]
         error = local - (self.target[rows] - model.center) / unit
-        return _with_gaps(J), view, _with_gaps(error)
+        return whole, view, _with_gaps(error)
 
     def _strength(self, error: Tensor, base: Tensor, rows: slice) -> Tensor:
         """(t, Q) weights that make the squares of the residuals behave like the objective."""
@@ -489,8 +495,7 @@ class _Problem:
 
 def _with_gaps(values: Tensor) -> Tensor:
     """Rows (t, 478, ...) of the landmarks, and after them the differences of facing lids, lips."""
-    pairs = torch.tensor(LID_PAIRS + LIP_PAIRS)
-    return torch.cat([values, values[:, pairs[:, 0]] - values[:, pairs[:, 1]]], 1)
+    return torch.cat([values, values[:, _FIRST] - values[:, _SECOND]], 1)
 
 
 def _seen(view: Tensor, movement: Tensor) -> Tensor:
@@ -501,9 +506,8 @@ def _seen(view: Tensor, movement: Tensor) -> Tensor:
 def _pulled(view: Tensor, residual: Tensor) -> Tensor:
     """(t, 478, 3): residuals (t, Q, 2) carried back to the points; undoes `_with_gaps`."""
     own = residual[:, :478].clone()
-    pairs = torch.tensor(LID_PAIRS + LIP_PAIRS)
-    own.index_add_(1, pairs[:, 0], residual[:, 478:])
-    own.index_add_(1, pairs[:, 1], residual[:, 478:], alpha=-1)
+    own.index_add_(1, _FIRST, residual[:, 478:])
+    own.index_add_(1, _SECOND, residual[:, 478:], alpha=-1)
     return (view * own[..., None]).sum(-2)
 
 

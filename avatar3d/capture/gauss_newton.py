@@ -99,7 +99,8 @@ def bounded_step(
     diagonal = blocks.H.diagonal(dim1=1, dim2=2) + 2 * coupling.diagonal(frames)
 
     def product(x: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        y = torch.bmm(blocks.H, x[..., None])[..., 0] + 2 * coupling.product(x)
+        # H is symmetric, and a row times a matrix takes a quarter of a matrix times a column.
+        y = torch.bmm(x[:, None], blocks.H)[:, 0] + 2 * coupling.product(x)
         y = y + _DAMPING * diagonal * x
         if s is None or blocks.shared_product is None:
             return y, None
