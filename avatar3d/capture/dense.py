@@ -110,9 +110,11 @@ class MeanTexture:
 
     Attributes:
         gray: (h, w) uint8 detail around 128.
+        slope: (h, w) float32, how much grey changes a pixel around each.
     """
 
     gray: np.ndarray
+    slope: np.ndarray
 
     @classmethod
     def of(
@@ -125,7 +127,16 @@ class MeanTexture:
             total += seen * detail(unwrapped(gray, places))
             amount += seen
         mean = np.where(amount > 1e-3, total / amount, 128)
-        return cls((mean + 0.5).astype(np.uint8))
+        gray = (mean + 0.5).astype(np.uint8)
+        return cls(gray, _slope(gray))
+
+
+def _slope(gray: np.ndarray) -> np.ndarray:
+    import cv2
+
+    smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 1.5)
+    slope = np.hypot(cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)) / 8
+    return cv2.GaussianBlur(slope, (0, 0), 2)
 
 
 def unwrapped(image: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -160,13 +171,10 @@ def flow_targets(
     move = flow[y, x]
     there = (view.grid + move).astype(np.float32)
     sampled = cv2.remap(places, there[None], None, cv2.INTER_LINEAR)[0]
-    smooth = cv2.GaussianBlur(texture.gray.astype(np.float32), (0, 0), 1.5)
-    slope = np.hypot(cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)) / 8
-    slope = cv2.GaussianBlur(slope, (0, 0), 2)
     moved = cv2.remap(own, there[None], None, cv2.INTER_LINEAR)[0].astype(np.float32)
     unlike = np.abs(moved - texture.gray[y, x])
     length = np.linalg.norm(move, axis=1)
-    weight = np.clip(slope[y, x] * 4 / _DETAIL, 0, 1) * np.clip(
+    weight = np.clip(texture.slope[y, x] * 4 / _DETAIL, 0, 1) * np.clip(
         (facing[y, x] - _FACING) / 0.3, 0, 1
     )
     weight = weight * np.exp(-((unlike / 40) ** 2)) * (length < _REACH)
