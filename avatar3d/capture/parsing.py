@@ -18,12 +18,20 @@ __all__ = ["ClipColors", "learn_colors", "parse_frame"]
 LABEL = {name: index for index, name in enumerate(PARSING_LABELS)}
 BROW_LEFT = (276, 283, 282, 295, 285, 336, 296, 334, 293, 300)
 BROW_RIGHT = (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)
-NOSE = (168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 399, 351)
+NOSE = (
+    168, 193, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 399, 351, 417,
+)  # fmt: skip
 CHIN, BROW_MID = 152, 10
 _BITS = 5  # per colour channel of the tables
 _FLOOR = 1e-6
 _FINER = 4  # subdivision of pixels for outlines of small parts
 _FAINT_BROW = 15.0  # grey levels between brow and skin below which colour does not tell them apart
+_JAW = 0.33
+"""Down in face heights: skin outside the outline of the face is neck from here on."""
+_STEADY = 0.02
+"""Side of the squares that colours are judged over, as a share of the picture."""
+_RIM = 0.88
+"""Share of the face's outline within which nothing but the face is expected."""
 _NOT_SKIN = 1e-4
 """Share of the face's pixels below which a colour is not one of its skin."""
 
@@ -35,11 +43,8 @@ class ClipColors:
     tables: np.ndarray
 
     def scores(self, image: np.ndarray) -> np.ndarray:
-        """(3, H, W) smoothed log-likelihoods of skin, hair, clothes."""
-        import cv2
-
-        index = _color_index(image)
-        return np.stack([cv2.blur(table[index], (3, 3)) for table in self.tables])
+        """(3, H, W) log-likelihoods of skin, hair, clothes."""
+        return self.tables[:, _color_index(image)]
 
 
 def learn_colors(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> ClipColors:
@@ -95,10 +100,10 @@ def parse_frame(
     small = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
     scale = np.array(half) / matte.shape[::-1]
     across, down = _place(points * scale, small.shape)
-    small_person = cv2.resize(matte, half, interpolation=cv2.INTER_AREA) > 60
-    kind = _kind(colors.scores(small), across, down, small_person)
+    alpha = cv2.resize(matte, half, interpolation=cv2.INTER_AREA)
+    kind = _kind(_steadied(colors.scores(small), alpha), across, down, alpha > 60)
     around = np.array([LABEL["skin"], LABEL["hair"], LABEL["clothes"]], np.uint8)[kind]
-    around[(kind == 0) & (down > 0.42)] = LABEL["neck"]
+    around[(kind == 0) & (down > _JAW)] = LABEL["neck"]
     labels = cv2.resize(around, matte.shape[::-1], interpolation=cv2.INTER_NEAREST)
     if ears is not None:
         labels[ears & (labels != LABEL["hair"])] = LABEL["ears"]
@@ -110,7 +115,12 @@ def parse_frame(
 
 
 def _paint_face(labels: np.ndarray, points: np.ndarray, image: np.ndarray) -> None:
-    labels[_filled(labels.shape, points, FACE_OVAL)] = LABEL["skin"]
+    """Paint what the landmarks outline; hair and ears may cover the rim of the face."""
+    inside = _filled(labels.shape, points, FACE_OVAL)
+    covered = (labels == LABEL["hair"]) | (labels == LABEL["ears"])
+    covered &= ~_filled(labels.shape, points, FACE_OVAL, shrink=_RIM)
+    covered[max(0, int(points[list(LIPS_OUTER), 1].min())) :] = False  # beards count as skin
+    labels[inside & ~covered] = LABEL["skin"]
     for outline, name in (
         (BROW_LEFT, "brows"),
         (BROW_RIGHT, "brows"),
@@ -135,6 +145,20 @@ def _brow_like(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
     if skin - dark < _FAINT_BROW:
         return inside
     return luma < (skin + dark) / 2
+
+
+def _steadied(scores: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Scores (3, h, w) averaged with their neighbours', of the wholly covered ones only.
+
+    Single odd pixels, and mixtures with the background along the outline, say nothing themselves.
+    """
+    import cv2
+
+    solid = cv2.erode((alpha > 250).astype(np.float32), np.ones((3, 3)), borderValue=1)
+    weight = 0.02 + solid
+    side = max(3, round(_STEADY * max(alpha.shape))) | 1
+    total = cv2.blur(weight, (side, side))
+    return np.stack([cv2.blur(score * weight, (side, side)) / total for score in scores])
 
 
 def _kind(

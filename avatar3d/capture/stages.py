@@ -100,12 +100,12 @@ STAGES: tuple[Stage, ...] = (
         "fit", fit, ("landmarks",),
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
-        version=5,
+        version=6,
     ),
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
     ),
-    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=4),
+    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=5),
     Stage(
         "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,
