@@ -9,6 +9,7 @@ from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.views import Views
 from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS
 from avatar3d.head.model import PARTS, ShapedHead
+from avatar3d.subject import PARSING_LABELS
 
 __all__ = ["Cloud", "bound_cloud", "hair_cloud", "torso_cloud"]
 
@@ -25,6 +26,9 @@ _INSIDE_COLOR = {
     "mouth_cavity": (0.15, 0.06, 0.06), "gums": (0.45, 0.2, 0.2), "tongue": (0.5, 0.25, 0.25),
     "teeth_upper": (0.75, 0.7, 0.65), "teeth_lower": (0.7, 0.65, 0.6),
 }  # fmt: skip
+_OUTSIDE = ("face", "lips", "scalp", "ears", "neck", "shoulders")
+_NEVER_HAIR = ("background", "neck", "clothes")  # labels of pixels
+_FILLED_FROM = 12  # neighbours of a point that no frame has seen
 _TORSO_ABOVE = 0.9  # triangles that move with the shoulders are left to the torso's own Gaussians
 _CHEST_FRONT, _SHOULDER_BACK = 0.05, 0.06  # metres in front of / behind the ears
 
@@ -59,9 +63,10 @@ def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gene
     bary = rng.dirichlet(np.ones(3), len(face))  # uniform over a triangle
 
     color, seen = views.colors(face, bary)
-    skin = np.median(color[seen], axis=0) if seen.any() else np.full(3, 0.5)
-    color[~seen] = skin * 0.8
     part = model.part[model.faces[face, 0]]
+    outside = np.isin(part, [PARTS.index(name) for name in _OUTSIDE])
+    points = (head.vertices[model.faces[face]] * bary[:, :, None]).sum(1)
+    color[~seen] = _colors_nearby(points[~seen], points[seen & outside], color[seen & outside])
     splat_part = np.full(len(face), SplatState.PARTS.index("skin"), np.uint8)
     for name, inside_color in _INSIDE_COLOR.items():
         color[part == PARTS.index(name)] = inside_color
@@ -86,7 +91,8 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
     chosen = range(0, len(views.indices), 3)
     for view in chosen:
         index = views.indices[view]
-        rows, columns = np.nonzero((views.mattes[view] > 128) & (views.face[view] < 0))
+        free = (views.mattes[view] > 200) & (views.face[view] < 0)
+        rows, columns = np.nonzero(free & _may_be_hair(views, view))
         above = np.flatnonzero(rows < views.chin_row(view) - 0.05 * views.camera.height)
         picked = rng.permutation(above)[: budget // (2 * len(chosen))]
         rows, columns = rows[picked], columns[picked]
@@ -95,19 +101,29 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
         points.append((views.rays(rows, columns) * depth[:, None] - T[:3, 3]) @ T[:3, :3])
         colors.append(views.images[view][rows, columns])
     outer, outer_color = np.concatenate(points), np.concatenate(colors)
-    shell, shell_color = _scalp_shell(head, views, budget - len(outer), outer_color, rng)
+    shell, shell_color, shell_spacing = _scalp_shell(head, views, budget - len(outer), rng)
     xyz = np.concatenate([outer, shell])
     face, bary, position = _bind(head, xyz)
     return Cloud(
         face=face,
         bary=bary,
         position=position,
-        spacing=np.full(len(face), 0.18 / np.sqrt(max(len(face), 1))),
+        spacing=np.r_[
+            np.full(len(outer), 0.18 / np.sqrt(max(budget, 1))), np.full(len(shell), shell_spacing)
+        ],
         color=np.concatenate([outer_color, shell_color]),
         opacity=np.zeros(len(face)),
         part=np.full(len(face), SplatState.PARTS.index("hair"), np.uint8),
         flat=False,
     )
+
+
+def _may_be_hair(views: Views, view: int) -> np.ndarray:
+    """(H, W) bool: hair, or what else grows or sits beside the upper head, such as ears."""
+    labels = views.parsing[view]
+    other = ~np.isin(labels, [PARSING_LABELS.index(name) for name in _NEVER_HAIR])
+    other[np.arange(len(labels)) > views.nose_row(view)] = False
+    return other | (labels == PARSING_LABELS.index("hair"))
 
 
 def torso_cloud(views: Views, budget: int, rng: np.random.Generator) -> Cloud:
@@ -169,9 +185,9 @@ def _normals(head: ShapedHead) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scalp_shell(
-    head: ShapedHead, views: Views, count: int, hair: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points up to 12 mm above the scalp and their colours, (count, 3) each."""
+    head: ShapedHead, views: Views, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points up to 12 mm above the scalp, their colours, (count, 3) each, and their spacing."""
     model = head.model
     normal, center = _normals(head)
     length = np.linalg.norm(normal, axis=1)
@@ -179,12 +195,29 @@ def _scalp_shell(
     scalp = (model.part[model.faces[:, 0]] == PARTS.index("scalp")) & (length > 0)
     candidates = np.flatnonzero(scalp & (center[:, 1] > forehead - 0.06))
     if not len(candidates) or count <= 0:
-        return np.zeros((0, 3)), np.zeros((0, 3))
-    face = rng.choice(candidates, count, p=length[candidates] / length[candidates].sum())
+        return np.zeros((0, 3)), np.zeros((0, 3)), 0.0
+    area = length[candidates].sum() / 2
+    face = rng.choice(candidates, count, p=length[candidates] / (2 * area))
     lift = rng.random((count, 1)) * 0.012
     color, seen = views.colors(face, np.full((count, 3), 1 / 3))
-    color[~seen] = np.median(hair, axis=0) if len(hair) else 0.25
-    return center[face] + normal[face] / length[face, None] * lift, color
+    color[~seen] = _colors_nearby(center[face[~seen]], center[face[seen]], color[seen])
+    points = center[face] + normal[face] / length[face, None] * lift
+    return points, color, float(np.sqrt(area / count))
+
+
+def _colors_nearby(points: np.ndarray, seen: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Colours (n, 3) for points no frame has seen: those of what is nearest, here or mirrored.
+
+    Args:
+        points: (n, 3) head frame; seen: (m, 3) points whose colours (m, 3) are known.
+    """
+    if not len(seen):
+        return np.full((len(points), 3), 0.4)
+    sources = np.concatenate([seen, seen * [-1, 1, 1]])
+    count = min(_FILLED_FROM, len(sources))
+    _, nearest = cKDTree(sources).query(points, count)
+    nearest = np.asarray(nearest).reshape(len(points), count) % len(seen)
+    return np.median(color[nearest], axis=1)
 
 
 def _bind(head: ShapedHead, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """A few frames of a subject with the tracked mesh rasterised into each."""
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 from avatar3d.head.model import PARTS, ShapedHead
 from avatar3d.kernels import rasterize_mesh
@@ -10,13 +11,16 @@ __all__ = ["Views"]
 
 _COUNT = 8
 _DEPTH_SLACK = 0.0015  # metres; less than the thickness of a lip
+_FACING = 0.3  # cosine; a pixel of what is seen more sideways may be half background
+_EDGE = 5  # pixels around a pixel that must be person
 
 
 class Views:
     """Evenly spread frames: images, mattes, and the visible triangle and depth per pixel.
 
     Attributes:
-        indices: (8,) frame numbers; images: (H, W, 3) in [0, 1]; mattes: (H, W) uint8.
+        indices: (8,) frame numbers; images: (H, W, 3) in [0, 1]; mattes: (H, W) uint8;
+        parsing: (H, W) uint8 indices into `PARSING_LABELS`.
         vertices: (V, 3) posed, camera frame; face: (H, W) visible triangle or -1;
         depth: (H, W) metres, inf where empty. One list entry per view.
     """
@@ -28,6 +32,7 @@ class Views:
         self.indices = frames[np.linspace(0, len(frames) - 1, _COUNT).astype(int)]
         self.images = [subject.frame(i).astype(np.float32) / 255 for i in self.indices]
         self.mattes = [subject.matte(i) for i in self.indices]
+        self.parsing = [subject.parsing(i) for i in self.indices]
         self.vertices, self.face, self.depth = [], [], []
         lashes = self.model.part == PARTS.index("lashes")
         solid = np.flatnonzero(~lashes[self.model.faces].any(1))
@@ -47,6 +52,9 @@ class Views:
     def colors(self, faces: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean colour (n, 3) of surface points over the views that see them, and whether any does.
 
+        Seen are points that face the camera, away from the person's outline: a colour taken there
+        may be that of the background, and would show as soon as the head turns.
+
         Args:
             faces: (n,) triangles; bary: (n, 3).
         """
@@ -61,7 +69,11 @@ class Views:
             inside = ((pixel >= 0) & (pixel <= limit)).all(1)
             columns, rows = pixel.clip(0, limit).T
             seen = inside & (points[:, 2] < depth[rows, columns] + _DEPTH_SLACK)
-            seen &= matte[rows, columns] > 200
+            seen &= minimum_filter(matte, _EDGE)[rows, columns] > 200
+            corners = vertices[triangles]
+            normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            length = np.linalg.norm(normal, axis=1) * np.linalg.norm(points, axis=1)
+            seen &= -(normal * points).sum(1) > _FACING * length
             total[seen] += image[rows[seen], columns[seen]]
             count[seen] += 1
         return total / np.maximum(count, 1), count[:, 0] > 0
@@ -74,6 +86,10 @@ class Views:
     def chin_row(self, view: int) -> float:
         """Image row of the chin landmark."""
         return float(self.tracking.landmarks_fit[self.indices[view], 152, 1])
+
+    def nose_row(self, view: int) -> float:
+        """Image row of the landmark below the nose, where ears end."""
+        return float(self.tracking.landmarks_fit[self.indices[view], 2, 1])
 
     def triangle_torso_weight(self, view: int) -> np.ndarray:
         """(H, W) skinning weight of the visible triangle; 1 where there is none."""

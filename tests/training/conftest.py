@@ -9,7 +9,7 @@ import pytest
 from avatar3d.avatar import SplatAvatar, SplatState
 from avatar3d.head import ARKIT_52, HeadModel
 from avatar3d.motion import Motion
-from avatar3d.subject import Subject, SubjectInfo, Tracking
+from avatar3d.subject import PARSING_LABELS, Subject, SubjectInfo, Tracking
 
 FRAMES = 16
 
@@ -38,12 +38,14 @@ def tiny_subject(small_state: SplatState, tiny_head_file: Path, tmp_path: Path) 
     small_state.log_scale += 1.2
     avatar = SplatAvatar(small_state, background, motion, driver=None)
     folder = tmp_path / "subject"
-    for kind in ("frames", "mattes"):
+    for kind in ("frames", "mattes", "parsing"):
         (folder / kind).mkdir(parents=True)
     for index, frame in enumerate(avatar.render_motion(motion)):
         iio.imwrite(folder / f"frames/{index:06d}.jpg", frame, quality=95)
         matte = (np.abs(frame.astype(int) - 90).max(-1) > 4).astype(np.uint8) * 255
         iio.imwrite(folder / f"mattes/{index:06d}.png", matte)
+        labels = np.minimum(matte, PARSING_LABELS.index("hair"))
+        iio.imwrite(folder / f"parsing/{index:06d}.png", labels)
     iio.imwrite(folder / "background.png", background)
     landmarks = _landmarks(avatar, model, expression, head_pose)
     rest = np.asarray(small_state.T_camera_rest)
