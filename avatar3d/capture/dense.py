@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from avatar3d.capture.fit import DenseTargets, FaceFit
+from avatar3d.capture.parallel import parallel_map
 from avatar3d.head import ShapedHead
 from avatar3d.head.gallery import vertex_normals
 from avatar3d.head.model import PARTS
@@ -42,6 +43,8 @@ class FaceView:
             shaped: the person's head.
             rest: (4, 4) T_camera_head that the face is looked at from, its mean pose.
         """
+        from scipy.sparse import csr_array
+
         model = shaped.model
         camera = shaped.vertices @ rest[:3, :3].T + rest[:3, 3]
         flat = camera[:, :2] / camera[:, 2:]
@@ -56,13 +59,15 @@ class FaceView:
         corners = model.faces[np.maximum(triangle, 0)]
         used, index = np.unique(corners[self.inside], return_inverse=True)
         self._vertices = used
-        self._corners = index.reshape(-1, 3)
-        self._bary = bary[self.inside].astype(np.float32)
+        corners_used, bary = index.reshape(-1, 3), bary[self.inside].astype(np.float32)
+        ends = np.arange(0, index.size + 1, 3)
+        # (P, V): a sparse product blends in a third of the time of looking the corners up.
+        self._blend = csr_array((bary.ravel(), index.ravel(), ends), (len(bary), len(used)))
         self._neutral = shaped.vertices[used].astype(np.float32)
         rows = shaped.expression[:, used]
         self._rows = rows.reshape(len(rows), -1).astype(np.float32)
         normals = vertex_normals(shaped.vertices.astype(np.float32), model.faces)[used]
-        self._normals = self._blend(normals)
+        self._normals = self._blend @ normals.astype(np.float32)
         skin = np.zeros((_HEIGHT, _HEIGHT), bool)
         skin[self.inside] = face[corners[self.inside]].all(1)
         self.skin = skin
@@ -71,12 +76,11 @@ class FaceView:
         keep = skin[y, x]
         self.grid = np.column_stack([x, y])[keep]
         lookup = np.full((_HEIGHT, _HEIGHT), -1)
-        lookup[self.inside] = np.arange(len(self._corners))
+        lookup[self.inside] = np.arange(len(corners_used))
         chosen = lookup[self.grid[:, 1], self.grid[:, 0]]
-        self._chosen = chosen
-        weights = self._bary[chosen][..., None]
-        self.neutral = (self._neutral[self._corners[chosen]] * weights).sum(1)
-        by_row = self._rows.reshape(len(rows), -1, 3)[:, self._corners[chosen]]
+        weights = bary[chosen][..., None]
+        self.neutral = (self._neutral[corners_used[chosen]] * weights).sum(1)
+        by_row = self._rows.reshape(len(rows), -1, 3)[:, corners_used[chosen]]
         self.expression = (by_row * weights).sum(2)
 
     def look(
@@ -91,17 +95,12 @@ class FaceView:
         camera = posed @ pose[:3, :3].T.astype(np.float32) + pose[:3, 3].astype(np.float32)
         pixels = camera[:, :2] / camera[:, 2:] * np.float32(K[0, 0]) + K[:2, 2].astype(np.float32)
         places = np.full((_HEIGHT, _HEIGHT, 2), -1e3, np.float32)
-        places[self.inside] = self._blend(pixels)
+        places[self.inside] = self._blend @ pixels
         facing = np.zeros((_HEIGHT, _HEIGHT), np.float32)
         middle = camera.mean(0)
         towards = -(middle / np.linalg.norm(middle)) @ pose[:3, :3].astype(np.float32)
         facing[self.inside] = self._normals @ towards
         return places, facing
-
-    def _blend(self, values: np.ndarray) -> np.ndarray:
-        """Values (V, C) at the vertices in use to the pixels inside (P, C)."""
-        a, b, c = (values[self._corners[:, k]] * self._bary[:, k, None] for k in range(3))
-        return a + b + c
 
 
 @dataclass
@@ -196,6 +195,7 @@ def rerendering_psnr(
     image: Callable[[int], np.ndarray],
     known: np.ndarray,
     held_out: np.ndarray,
+    workers: int = 1,
 ) -> float:
     """Decibels: how well the mean texture of some frames shows the skin of others.
 
@@ -203,16 +203,19 @@ def rerendering_psnr(
         fit: poses and weights by which frames are taken to the view and back.
         image: number to (H, W) or (H, W, 3) uint8.
         known, held_out: numbers of the frames of the texture and of those compared with it.
+        workers: threads.
     """
+
+    def taken_back(index: int) -> tuple[np.ndarray, np.ndarray]:
+        return _taken_back(view, fit, K, image(index), index)
+
     total: np.ndarray | float = 0.0
     amount = np.full((*view.skin.shape, 1), 1e-6)
-    for index in map(int, known):
-        own, facing = _taken_back(view, fit, K, image(index), index)
+    for own, facing in parallel_map(taken_back, known.tolist(), workers):
         seen = np.clip((facing - _FACING) / 0.4, 0, 1)[..., None] ** 2
         total, amount = total + seen * own, amount + seen
     texture, errors = total / amount, []
-    for index in map(int, held_out):
-        own, facing = _taken_back(view, fit, K, image(index), index)
+    for own, facing in parallel_map(taken_back, held_out.tolist(), workers):
         skin = view.skin & (facing > _FACING) & (amount[..., 0] > 1e-3)
         errors.append(float(((own - texture)[skin] ** 2).mean()) / 255**2 if skin.any() else 1.0)
     return float(np.mean(-10 * np.log10(np.maximum(errors, 1e-10))))

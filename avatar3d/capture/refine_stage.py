@@ -15,7 +15,7 @@ from avatar3d.capture.dense import (
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, refit_frames
 from avatar3d.capture.parallel import parallel_map
 from avatar3d.capture.pose import mean_pose
-from avatar3d.capture.tracking_stages import OVERLAP, joined
+from avatar3d.capture.tracking_stages import OVERLAP, chunk_length, joined
 from avatar3d.capture.workspace import Workspace, spread
 from avatar3d.progress import track
 
@@ -47,7 +47,9 @@ def refine(workspace: Workspace) -> None:
         )
         refined = _refined(workspace, shape, fit, view, known, data)
         before, after = (
-            rerendering_psnr(view, f, workspace.K, workspace.frame, known, held_out)
+            rerendering_psnr(
+                view, f, workspace.K, workspace.frame, known, held_out, workspace.workers
+            )
             for f in (fit, refined)
         )
         facts["refined_gain_db"] = round(after - before, 3)
@@ -65,23 +67,25 @@ def _refined(
 ) -> FaceFit:
     import torch
 
-    frames, chunk, K = workspace.frames, workspace.config.chunk, workspace.K
+    frames, K = workspace.frames, workspace.K
+    chunk = chunk_length(frames, workspace.config.chunk)
     points, found = data["points"][..., :2], data["found"]
     segments = frame_checks(workspace).segments
     person = workspace.head.shaped(shape.identity, shape.offsets)
     model = LandmarkModel(replace(workspace.head, expression=person.expression), K)
-    texture = MeanTexture.of(
-        view,
-        ((_gray(workspace, i), *view.look(fit.weights[i], fit.poses[i], K)) for i in known),
-    )
+
+    def seen(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        places, facing = view.look(fit.weights[index], fit.poses[index], K)
+        return _gray(workspace, index), places, facing
+
+    texture = MeanTexture.of(view, parallel_map(seen, known.tolist(), workspace.workers))
     count = len(view.grid)
     unseen = np.zeros((count, 2), np.float32), np.zeros(count, np.float32)
 
     def target(index: int) -> tuple[np.ndarray, np.ndarray]:
         if not found[index]:
             return unseen
-        places, facing = view.look(fit.weights[index], fit.poses[index], K)
-        return flow_targets(view, texture, _gray(workspace, index), places, facing)
+        return flow_targets(view, texture, *seen(index))
 
     def work(start: int) -> None:
         part = slice(max(0, start - OVERLAP), min(frames, start + chunk + OVERLAP))

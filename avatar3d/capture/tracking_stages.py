@@ -23,7 +23,7 @@ from avatar3d.capture.workspace import RejectedClip, Workspace, spread
 from avatar3d.progress import track
 from avatar3d.subject import FRAME_REASONS, PARSING_LABELS, Tracking
 
-__all__ = ["OVERLAP", "fit", "joined", "landmarks", "torso"]
+__all__ = ["OVERLAP", "chunk_length", "fit", "joined", "landmarks", "torso"]
 
 _LANDMARK_CHUNK = 512
 OVERLAP = 16
@@ -95,6 +95,7 @@ def fit(workspace: Workspace) -> None:
     import torch
 
     config, frames, head = workspace.config, workspace.frames, workspace.head
+    chunk = chunk_length(frames, config.chunk)
     data = workspace.load_arrays("landmarks")
     points, found = data["points"][..., :2], data["found"]
     model = LandmarkModel(head, workspace.K)
@@ -115,7 +116,7 @@ def fit(workspace: Workspace) -> None:
 
         def work(start: int) -> None:
             low = max(0, start - OVERLAP)
-            high = min(frames, start + config.chunk + OVERLAP)
+            high = min(frames, start + chunk + OVERLAP)
             part = slice(low, high)
             if not found[part].any():
                 result = _resting(poses[part], model)
@@ -126,14 +127,14 @@ def fit(workspace: Workspace) -> None:
                 )  # fmt: skip
             workspace.save_arrays(f"fit/{start:06d}", **result.__dict__)
 
-        starts = list(range(0, frames, config.chunk))
+        starts = list(range(0, frames, chunk))
         todo = [start for start in starts if not workspace.has_arrays(f"fit/{start:06d}")]
         for _ in track(parallel_map(work, todo, workspace.workers), "Fitting the head", len(todo)):
             pass
     finally:
         torch.set_num_threads(threads)
     parts = [FaceFit(**workspace.load_arrays(f"fit/{start:06d}")) for start in starts]
-    merged = joined(parts, starts, config.chunk, frames)
+    merged = joined(parts, starts, chunk, frames)
     workspace.save_arrays("fit", **shape.__dict__, **merged.__dict__)
 
 
@@ -145,6 +146,18 @@ def _resting(poses: np.ndarray, model: LandmarkModel) -> FaceFit:
         np.zeros((count, 2, 2), np.float32),
         np.zeros((count, 478, 2), np.float32),
     )
+
+
+def chunk_length(frames: int, most: int) -> int:
+    """Length of equal chunks of at most `most` frames, of an even number unless all are few.
+
+    Fitted side by side, they keep two or more threads busy to the end. The number of threads has
+    no say, so that results do not depend on it.
+    """
+    count = -(-frames // most)
+    if frames >= 8 * OVERLAP:
+        count += count % 2
+    return -(-frames // max(count, 1))
 
 
 def joined(parts: list[FaceFit], starts: list[int], chunk: int, frames: int) -> FaceFit:
