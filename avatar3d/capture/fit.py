@@ -358,7 +358,7 @@ class _Problem:
             flat = J.flatten(1, 2)
             weighted = flat * strength.repeat_interleave(2, 1)[..., None]
             H[rows] = torch.bmm(weighted.transpose(1, 2), flat)
-            g[rows] = torch.bmm(weighted.transpose(1, 2), error.flatten(1)[..., None])[..., 0]
+            g[rows] = torch.bmm(error.flatten(1)[:, None], weighted)[:, 0]
             if shape_free:
                 pulls += _pulled(view, strength[..., None] * error).sum(0)
                 views.append(view)
@@ -473,7 +473,7 @@ class _Problem:
             # Movements of points rather than columns of the slopes: few large products, not many.
             seen = strength[..., None] * _with_gaps(_seen(view, outward(s)))
             pulled = _pulled(view, seen)
-            by_own = torch.bmm(flat.transpose(1, 2), seen.flatten(1)[..., None])[..., 0]
+            by_own = torch.bmm(seen.flatten(1)[:, None], flat)[:, 0]
             by_expression = pulled.flatten(1) @ model.expression.T
             moved = (x[:, _OWN:] @ model.expression).view(frames, 478, 3)
             other = _with_gaps(_seen(view, moved))
@@ -500,7 +500,9 @@ def _with_gaps(values: Tensor) -> Tensor:
 
 def _seen(view: Tensor, movement: Tensor) -> Tensor:
     """Movements (478, 3) or (t, 478, 3) of points as (t, 478, 2) in the picture."""
-    return (view * movement[..., None, :]).sum(-1)
+    # Term by term: a sum over so few is five times as slow.
+    x, y, z = movement[..., None, :].unbind(-1)
+    return view[..., 0] * x + view[..., 1] * y + view[..., 2] * z
 
 
 def _pulled(view: Tensor, residual: Tensor) -> Tensor:
@@ -508,7 +510,7 @@ def _pulled(view: Tensor, residual: Tensor) -> Tensor:
     own = residual[:, :478].clone()
     own.index_add_(1, _FIRST, residual[:, 478:])
     own.index_add_(1, _SECOND, residual[:, 478:], alpha=-1)
-    return (view * own[..., None]).sum(-2)
+    return view[..., 0, :] * own[..., :1] + view[..., 1, :] * own[..., 1:]
 
 
 def _orthonormal(rotations: np.ndarray) -> np.ndarray:
