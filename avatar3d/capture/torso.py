@@ -90,17 +90,24 @@ class TorsoTracker:
 
     def measure(self, image: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values (4,) and sigma (4,) of one frame, as in `TorsoMotion`."""
+        return self.register(self.pyramid(image, matte))
+
+    def pyramid(self, image: np.ndarray, matte: np.ndarray) -> list[list[np.ndarray]]:
+        """What `register` needs of a frame; needs no order, so it can be made on any thread."""
+        channels = self._channels(image, matte)
+        return [[_shrunk(channel, level) for channel in channels] for level in _LEVELS]
+
+    def register(self, pyramid: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """`measure` of a frame's pyramid."""
         unknown = np.zeros(4), np.full(4, np.inf)
         if not self.usable:
             return unknown
-        channels = self._channels(image, matte)
         known = self._last is not None
         transform = self._last if self._last is not None else np.eye(3)
-        for template, level in zip(self._levels, _LEVELS, strict=True):
+        for template, channels, level in zip(self._levels, pyramid, _LEVELS, strict=True):
             if known and level == _LEVELS[0]:
                 continue
-            shrunk = [_shrunk(channel, level) for channel in channels]
-            transform, sigma = template.register(shrunk, transform, 5 if known else 12)
+            transform, sigma = template.register(channels, transform, 5 if known else 12)
         values = _parameters(transform, self._pivot)
         if not np.isfinite(values).all() or abs(values[2]) > 0.2 or abs(values[3]) > 0.4:
             self._last = None
@@ -133,8 +140,8 @@ class _Template:
         import cv2
 
         self._pivot, self._factor = pivot, factor
-        points, values, slopes, kinds = [], [], [], []
-        for kind, channel in enumerate(channels):
+        points, values, slopes = [], [], []
+        for channel in channels:
             gx = cv2.Scharr(channel, cv2.CV_32F, 1, 0) / 32
             gy = cv2.Scharr(channel, cv2.CV_32F, 0, 1) / 32
             strength = np.where(mask, np.hypot(gx, gy), 0)
@@ -145,9 +152,8 @@ class _Template:
             points.append(np.column_stack([columns, rows]) + 0.5)
             values.append(channel[rows, columns])
             slopes.append(np.column_stack([gx[rows, columns], gy[rows, columns]]))
-            kinds.append(np.full(len(rows), kind))
-        self.points = np.concatenate(points)
-        self._values, self._kinds = np.concatenate(values), np.concatenate(kinds)
+        self.points, self._values = np.concatenate(points), np.concatenate(values)
+        self._ends = np.cumsum([0, *map(len, values)])  # of each channel's points among all
         slope, offset = np.concatenate(slopes), self.points - pivot
         self._steepest = np.column_stack(
             [
@@ -190,8 +196,8 @@ class _Template:
         inside = (moved >= 0.5).all(1) & (moved <= (width - 0.5, height - 0.5)).all(1)
         residual = np.empty(len(moved), np.float32)
         for kind, channel in enumerate(channels):
-            own = self._kinds == kind
-            if own.any():
+            own = slice(self._ends[kind], self._ends[kind + 1])
+            if own.start < own.stop:
                 residual[own] = _sampled(channel, moved[own]) - self._values[own]
         return residual, inside
 
@@ -229,15 +235,15 @@ def torso_region(matte: np.ndarray, points: np.ndarray, clothes: np.ndarray) -> 
 
 def measure_all(
     tracker: TorsoTracker,
-    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    pyramids: Iterable[list[list[np.ndarray]]],
     segments: np.ndarray | None = None,
 ) -> TorsoMotion:
-    """Register every (picture, matte) in order; segments (T,) say which shot each is in."""
+    """Register the pyramid of every frame in order; segments (T,) say which shot each is in."""
     rows = []
-    for index, (image, matte) in enumerate(frames):
+    for index, pyramid in enumerate(pyramids):
         if segments is not None and index and segments[index] != segments[index - 1]:
             tracker.restart()
-        rows.append(tracker.measure(image, matte))
+        rows.append(tracker.register(pyramid))
     values, sigma = (np.array([row[k] for row in rows]).reshape(-1, 4) for k in (0, 1))
     return TorsoMotion(values, sigma)
 

@@ -207,13 +207,13 @@ def torso(workspace: Workspace) -> None:
         torso_region(alpha, points[reference], clothes),
         pivot_pixel(rest, workspace.K),
     )
-    pairs = parallel_map(
-        lambda index: (workspace.frame(index), workspace.matte(index)),
+    pyramids = parallel_map(
+        lambda index: tracker.pyramid(workspace.frame(index), workspace.matte(index)),
         range(workspace.frames),
         workspace.workers,
     )
-    pairs = track(pairs, "Following the shoulders", workspace.frames)
-    motion = measure_all(tracker, pairs, checks.segments)
+    pyramids = track(pyramids, "Following the shoulders", workspace.frames)
+    motion = measure_all(tracker, pyramids, checks.segments)
     head = fitted["poses"][:, :3, 3]
     pixels = head[:, :2] / head[:, 2:] * workspace.K[0, 0]
     smooth, share = smooth_motion(

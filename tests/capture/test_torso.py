@@ -91,7 +91,7 @@ def test_without_any_torso_in_sight_nothing_is_claimed():
     frame = picture(moved(gray, (0, 0)), 1)
     empty = np.zeros((HEIGHT, WIDTH), np.uint8)
     measure = TorsoTracker(frame, empty, np.zeros((HEIGHT, WIDTH), bool), PIVOT)
-    motion = measure_all(measure, [(frame, empty)] * 8)
+    motion = measure_all(measure, [measure.pyramid(frame, empty)] * 8)
     assert np.isinf(motion.sigma).all()
     head = np.zeros((8, 2))
     head[:, 0] = 20
