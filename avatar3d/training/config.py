@@ -39,7 +39,7 @@ class TrainingConfig:
     """Weight of the pull towards the surface, in squared reaches of the part."""
     prior_scale: float = 0.001
     """Weight of the pull towards the initial size, in squared e-folds."""
-    prior_opacity: float = 0.00003
+    prior_opacity: float = 0.001
     """Weight of the pull of skin towards solid, in squared logits."""
     final_rate: float = 0.05
     """Learning rates end at this fraction of their start."""

@@ -21,7 +21,7 @@ __all__ = ["Priors"]
 
 _NEIGHBOURS = 8
 _REACH = {"skin": 0.002, "eyes": 0.001, "mouth": 0.003, "hair": 0.006, "torso": 0.01}  # metres
-_SKIN_OPACITY = 2.0
+_SKIN_OPACITY = 4.0  # or the inside of the mouth shines through a cheek that turns
 
 
 class Priors:

@@ -32,7 +32,7 @@ def test_priors_are_mean_squares_with_their_gradients(small_state: SplatState) -
         0.5 * (color - color[priors.neighbours[choice]]).square().mean()
         + 0.2 * ((truth["position"] - priors.anchor) * priors.inverse_reach).square().mean()
         + 0.3 * (truth["log_scale"] - start).square().mean()
-        + 0.1 * (truth["opacity"][skin] - 2).square().mean()
+        + 0.1 * (truth["opacity"][skin] - 4).square().mean()
     )
     expected.backward()
     assert torch.allclose(loss.double(), expected, rtol=1e-5)
