@@ -18,6 +18,8 @@ _UPPER_TEETH, _LOWER_TEETH = "helper-upper-teeth", "helper-lower-teeth"
 _BEHIND_LIPS = 0.0045  # upper front teeth behind the line where the lips meet
 _BELOW_LIPS = 0.0020  # their cutting edges below that line
 _OVERBITE, _OVERJET = 0.0015, 0.0030  # the lower front teeth end behind the upper ones
+_EYES_LOWER = 0.0020
+"""MakeHuman's pupils rest 2 mm above the middle between the lids, where detectors never see them."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ def fit_eyes(data: AnnyData, rig: Rig, mean: np.ndarray, basis: np.ndarray) -> E
     """
     patch = eyeball()
     vertices, modes = [], []
-    centers = rig.eye_joints @ mean
+    lower = np.array([0, _EYES_LOWER, 0])
+    centers = rig.eye_joints @ mean - lower
     centers_identity = np.einsum("ev,ivk->iek", rig.eye_joints, basis)
     for side, name in enumerate(_EYE_HELPERS):
         group = data.base.group(name)
-        outward = mean[group] - centers[side]
+        outward = mean[group] - lower - centers[side]
         radius = np.linalg.norm(outward, axis=1).mean()
         outward /= np.linalg.norm(outward, axis=1, keepdims=True)
         offset = basis[:, group] - centers_identity[:, side, None]
