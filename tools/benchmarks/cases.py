@@ -152,6 +152,7 @@ def _raster_cases(
             others["torch"] = way(in_torch(16))
             if headline:
                 others["torch, 8 px tiles"] = way(in_torch(8))
+                others["torch, 32 px tiles"] = way(in_torch(32))  # as large as the kernel's
         work = partial(_raster_work, scene, passes == "fwd+bwd")
         yield Case(f"{label} {passes}", way(kernel), others, work, scene, quick=quick)
 
