@@ -19,7 +19,7 @@ _BEHIND_LIPS = 0.0045  # upper front teeth behind the line where the lips meet
 _BELOW_LIPS = 0.0020  # their cutting edges below that line
 _OVERBITE, _OVERJET = 0.0015, 0.0030  # the lower front teeth end behind the upper ones
 _EYES_LOWER = 0.0020
-"""MakeHuman's pupils rest 2 mm above the middle between the lids, where detectors never see them."""
+"""MakeHuman's pupils rest 2 mm above the middle between the lids, where no camera sees them."""
 
 
 @dataclass(frozen=True)
