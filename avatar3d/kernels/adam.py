@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_devices, check_tensor, native, use_native
+from avatar3d.kernels._backend import (
+    Backend,
+    arrays,
+    check_devices,
+    check_tensor,
+    native,
+    use_native,
+)
 from avatar3d.kernels.cuda.adam import outer_adamw as outer_adamw_on_cuda
 
 __all__ = ["OuterGradient", "outer_adamw_"]
@@ -122,11 +129,7 @@ def _outer_adamw(
     weight_decay: float,
 ) -> None:
     native().outer_adamw(
-        parameter.detach(),
-        exp_avg.detach(),
-        exp_avg_sq.detach(),
-        rows.detach().contiguous(),
-        weights.detach().contiguous(),
+        *arrays([parameter, exp_avg, exp_avg_sq, rows, weights]),
         1 - lr * weight_decay,
         beta1,
         beta2,

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_devices, check_tensor, native, use_native
+from avatar3d.kernels._backend import (
+    Backend,
+    arrays,
+    check_devices,
+    check_tensor,
+    native,
+    use_native,
+)
 from avatar3d.kernels.adam import OuterGradient
 from avatar3d.kernels.cuda import binding as on_cuda
 
@@ -196,7 +203,7 @@ def _bind(
     ):  # fmt: skip
         if not np.isfinite(value.detach().numpy()).all():
             raise ValueError(f"{name} is not finite; expected numbers without NaN or infinity.")
-    rig = native().Rig(*(t.detach().contiguous() for t in tensors))
+    rig = native().Rig(*arrays(tensors))
     n = position.shape[0]
     out = [
         torch.empty(n, 3),
@@ -205,7 +212,7 @@ def _bind(
         torch.empty(n),
         torch.empty(n, 3),
     ]
-    native().bind(rig, *out)
+    native().bind(rig, *arrays(out))
     return out
 
 
@@ -225,12 +232,11 @@ def _bind_backward(
         inputs: of the forward, but for the probe.
         wanted: the five attributes; basis; probe; weights; vertices; transforms.
     """
-    tensors = [t.detach().contiguous() for t in inputs]
     grads = [
         torch.empty(shape) if need else None
-        for shape, need in zip(_gradient_shapes(tensors), _spread(wanted), strict=True)
+        for shape, need in zip(_gradient_shapes(inputs), _spread(wanted), strict=True)
     ]
-    native().bind_backward(native().Rig(*tensors), *(v.contiguous() for v in v_outputs), *grads)
+    native().bind_backward(native().Rig(*arrays(inputs)), *arrays([*v_outputs, *grads]))
     return [torch.empty(0) if g is None else g for g in grads]
 
 

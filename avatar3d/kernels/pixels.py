@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_tensor, native, use_native
+from avatar3d.kernels._backend import Backend, arrays, check_tensor, native, use_native
 
 __all__ = ["decode_pixels", "encode_pixels"]
 
@@ -63,12 +63,7 @@ def encode_pixels(image: Tensor, *, backend: Backend = "auto") -> Tensor:
 @torch.library.custom_op("avatar3d::decode_pixels", mutates_args=(), device_types="cpu")
 def _decode(image: Tensor, matte: Tensor | None, color: Tensor | None) -> Tensor:
     out = torch.empty(image.shape)
-    native().decode_pixels(
-        image.contiguous(),
-        None if matte is None else matte.contiguous(),
-        None if color is None else color.detach().contiguous(),
-        out,
-    )
+    native().decode_pixels(*arrays([image, matte, color, out]))
     return out
 
 
@@ -80,7 +75,7 @@ def _(image: Tensor, matte: Tensor | None, color: Tensor | None) -> Tensor:
 @torch.library.custom_op("avatar3d::encode_pixels", mutates_args=(), device_types="cpu")
 def _encode(image: Tensor) -> Tensor:
     out = torch.empty(image.shape, dtype=torch.uint8)
-    native().encode_pixels(image.detach().contiguous(), out)
+    native().encode_pixels(*arrays([image, out]))
     return out
 
 

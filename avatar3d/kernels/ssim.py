@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels._backend import Backend, check_devices, check_tensor, native, use_native
+from avatar3d.kernels._backend import (
+    Backend,
+    arrays,
+    check_devices,
+    check_tensor,
+    native,
+    use_native,
+)
 from avatar3d.kernels.cuda.ssim import l1_ssim as l1_ssim_on_cuda
 
 __all__ = ["l1_ssim_loss", "ssim"]
@@ -74,15 +81,12 @@ def _l1_ssim(
     image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """The loss and, since most of the work is shared, its gradient at `image` (or an empty one)."""
-    image = image.detach().contiguous()
-    gradient = torch.empty_like(image) if with_gradient else image.new_empty(0)
+    gradient = torch.empty(image.shape) if with_gradient else image.new_empty(0)
     loss = native().l1_ssim(
-        image,
-        target.detach().contiguous(),
-        None if weight is None else weight.detach().contiguous(),
+        *arrays([image, target, weight]),
         (1.0 - ssim_weight) / image.numel(),
         ssim_weight / image.numel(),
-        gradient if with_gradient else None,
+        gradient.numpy() if with_gradient else None,
     )
     if not math.isfinite(loss):
         raise ValueError(_blame(image, target, weight))
