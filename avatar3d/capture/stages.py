@@ -95,7 +95,7 @@ STAGES: tuple[Stage, ...] = (
         (f"{CACHE}/landmarks", f"{CACHE}/landmarks.npz"),
         version=2,
     ),
-    Stage("matte", matte, ("decode",), (), ("mattes",)),
+    Stage("matte", matte, ("decode",), (), ("mattes",), version=2),
     Stage(
         "fit", fit, ("landmarks",),
         ("focal", "identity_frames", "iterations", "chunk"),
