@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
+from avatar3d.io.tone import HDR_CURVES, ToneMapper
 
 if TYPE_CHECKING:
     import av.container
@@ -80,7 +81,7 @@ def probe(path: str | Path) -> VideoInfo:
             rotation=_rotation(frame),
             has_audio=bool(container.streams.audio),
             variable_rate=abs(nominal - fps) > 0.01 * fps,
-            hdr=int(frame.color_trc or 0) in (16, 18),
+            hdr=_is_hdr(frame),
         )
 
 
@@ -92,9 +93,9 @@ def read_frames(
 ) -> Iterator[np.ndarray]:
     """Yield the frames of a video at a constant rate, one in memory at a time.
 
-    The picture is turned as its rotation flag says, pixels are made square, and 10-bit or HDR
-    material is reduced to 8-bit RGB (without tone mapping). Frame k is the decoded frame nearest
-    to `start + k / fps` seconds after the first, so uneven timing becomes even.
+    The picture is turned as its rotation flag says, pixels are made square, and 10-bit material is
+    reduced to 8-bit RGB, HDR by tone mapping. Frame k is the decoded frame nearest to
+    `start + k / fps` seconds after the first, so uneven timing becomes even.
 
     Args:
         path: any container and codec that FFmpeg reads.
@@ -124,22 +125,33 @@ class ShownFrame:
     """
 
     def __init__(
-        self, frame: Any, stream: Any, index: int, count: int, time: float, size: tuple[int, int]
+        self,
+        frame: Any,
+        stream: Any,
+        tone: ToneMapper,
+        index: int,
+        count: int,
+        time: float,
+        size: tuple[int, int],
     ) -> None:
-        self._frame, self._stream = frame, stream
+        self._frame, self._stream, self._tone = frame, stream, tone
         self.index, self.count, self.time, self.size = index, count, time, size
 
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return _fit_size(_to_rgb(self._frame, self._stream), self.size[::-1])
+        return _fit_size(_to_rgb(self._frame, self._stream, self._tone), self.size[::-1])
 
     def thumbnail(self, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB of the whole picture, much faster than `image`."""
         turns = _rotation(self._frame) // 90
         if turns % 2:
             width, height = height, width
-        small = self._frame.reformat(width, height, "rgb24", interpolation="AREA")
-        return np.ascontiguousarray(np.rot90(small.to_ndarray(), turns))
+        if _is_hdr(self._frame):
+            small = self._tone(self._frame, width, height, "AREA")
+        else:
+            reformat = self._frame.reformat
+            small = reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
+        return np.ascontiguousarray(np.rot90(small, turns))
 
 
 def scan_frames(
@@ -155,6 +167,7 @@ def scan_frames(
         declared = _declared_duration(container, stream)
         stop = None if duration is None else math.ceil(duration * rate - 1e-6)
         size: tuple[int, int] | None = None
+        tone = ToneMapper()
         count, last_time = 0, 0.0
         for frame, first, second in _with_next_time(
             _timed(container, stream, path, rate), 1 / rate
@@ -169,7 +182,7 @@ def scan_frames(
             if until <= count:
                 continue
             size = size or _display_size(frame, stream)
-            yield ShownFrame(frame, stream, count, until - count, first, size)
+            yield ShownFrame(frame, stream, tone, count, until - count, first, size)
             count = until
     if declared and last_time < declared - max(0.5, 0.05 * declared):
         raise UserError(
@@ -394,20 +407,31 @@ def _with_next_time(
         current = following
 
 
-def _to_rgb(frame: Any, stream: Any) -> np.ndarray:
-    matrix = int(frame.colorspace)
-    if matrix == _UNSPECIFIED_MATRIX:
-        matrix = _RGB_MATRIX_BT709 if frame.height >= 720 else _RGB_MATRIX_BT601
-    options = {"format": "rgb24", "interpolation": _EXACT}
-    try:
-        image = frame.reformat(src_colorspace=matrix, **options).to_ndarray()
-    except (ValueError, OSError):  # colour matrices that the scaler does not know
-        image = frame.reformat(src_colorspace=_RGB_MATRIX_BT709, **options).to_ndarray()
+def _is_hdr(frame: Any) -> bool:
+    return int(frame.color_trc or 0) in HDR_CURVES
+
+
+def _to_rgb(frame: Any, stream: Any, tone: ToneMapper) -> np.ndarray:
+    if _is_hdr(frame):
+        image = tone(frame, frame.width, frame.height, _EXACT)
+    else:
+        image = _standard_to_rgb(frame)
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1 and 0.1 < aspect < 10:
         image = _fit_size(image, _square_pixel_size(image.shape[0], image.shape[1], aspect))
     turns = _rotation(frame) // 90
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _standard_to_rgb(frame: Any) -> np.ndarray:
+    matrix = int(frame.colorspace)
+    if matrix == _UNSPECIFIED_MATRIX:
+        matrix = _RGB_MATRIX_BT709 if frame.height >= 720 else _RGB_MATRIX_BT601
+    options = {"format": "rgb24", "interpolation": _EXACT}
+    try:
+        return frame.reformat(src_colorspace=matrix, **options).to_ndarray()
+    except (ValueError, OSError):  # colour matrices that the scaler does not know
+        return frame.reformat(src_colorspace=_RGB_MATRIX_BT709, **options).to_ndarray()
 
 
 def _rotation(frame: Any) -> int:
