@@ -163,6 +163,9 @@ def test_face_in_a_part_of_the_frames(person, tmp_path):
     assert [s.reason for s in report.unused] == ["no face"]
     assert report.unused[0].start == pytest.approx(1.0, abs=0.13)
     assert states(report)["presence"] == "limit"
+    assert states(report)["timing"] == "good", "nobody repeats a frame where nobody is"
+    cuts = next(finding for finding in report.findings if finding.name == "cuts")
+    assert "in 1 of 2 shots" in cuts.text
 
 
 def covered(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ class CutFinder:
         self._differences: list[float] = []
 
     def add(self, thumb: np.ndarray, index: int, count: int) -> int:
-        """Take the thumbnail shown in frames index .. index + count - 1; how many stood still."""
+        """Take the thumbnail shown in frames index .. index + count - 1; how many, the last of
+        them, stood still."""
         current = thumb.astype(np.int16)
         still = 0
         if self._last is not None:

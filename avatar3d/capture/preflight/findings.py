@@ -59,9 +59,7 @@ def _findings(m: Measures) -> Iterator[Finding]:
     if m.info.hdr:
         yield Finding(
             name="colours", title="Colours", state="note",
-            text="The video is HDR; its colours are reduced to standard range without tone "
-            "mapping, so they may look pale.",
-            remedy="Record in standard range, or convert it with tone mapping first.",
+            text="The video is HDR; it is tone-mapped to standard range, which bends highlights.",
         )  # fmt: skip
 
 
@@ -99,9 +97,8 @@ def _length(m: Measures) -> Finding:
 
 def _timing(m: Measures) -> Finding:
     fps, gaps = m.info.fps, m.scan.gaps
-    still = m.scan.frozen / max(m.scan.frames, 1)
+    still = m.still
     uneven = gaps[1] > 0 and (gaps[2] - gaps[0] > 0.3 * gaps[1] or m.info.variable_rate)
-    mean = (m.scan.frames - m.scan.held) / max(m.seconds, 1e-9)
     usual = min(abs(fps / rate - 1) for rate in _USUAL_RATES) < 0.004
     values = {
         "fps": round(fps, 3), "still_share": round(still, 4), "longest_gap": round(gaps[3], 3),
@@ -126,8 +123,8 @@ def _timing(m: Measures) -> Finding:
         longest = f", the longest gap is {gaps[3]:.2f} s" if gaps[3] > 2.5 / fps else ""
         finding.state = "limit" if gaps[3] > 0.5 else "note"
         finding.text = (
-            f"The frames are unevenly spaced (mean {mean:.2f} a second{longest}); they are brought "
-            f"to {m.fps:.2f} a second."
+            f"The frames are unevenly spaced ({1 / gaps[2]:.0f} to {1 / max(gaps[0], 1e-3):.0f} a "
+            f"second{longest}); they are brought to {m.fps:.2f} a second."
         )
         finding.remedy = "Record at a constant rate, with enough light and a camera app."
     elif not usual:
@@ -219,6 +216,9 @@ def _cuts(m: Measures) -> Finding:
     amount = f"{len(cuts)} cut{'s' * (len(cuts) != 1)}"
     finding.state = "note"
     finding.text = f"{amount}; the same person goes on after each, and motion is not joined across."
+    shots = {int(m.people.segments[sample.index]) for sample, _ in m.looks}
+    if len(shots) <= len(cuts):
+        finding.text = f"{amount}; the person is in {len(shots)} of {len(cuts) + 1} shots."
     if lost > 0.005 or m.share("other person") > 0.005 or m.people.unsure:
         finding.state = "limit"
         finding.text = f"{amount}; shots of another person or another view are left out."
@@ -321,7 +321,10 @@ def _realness(m: Measures) -> Finding:
         values={"flatness": round(flat, 3), "iris": round(iris, 3)},
         text="The face looks filmed.",
     )  # fmt: skip
-    if _light(m).state != "good" and iris < 0.245:
+    if m.share("hidden mouth") > 0.5:
+        finding.text = "Whether the face is filmed or drawn cannot be told where it is covered."
+        finding.state = "note"
+    elif _light(m).state != "good" and iris < 0.245:
         finding.text = "Whether the face is filmed or drawn cannot be told in this light."
         finding.state = "note"
     elif flat > 0.4 or iris > 0.245 or (flat > 0.09 and blur < 0.32):

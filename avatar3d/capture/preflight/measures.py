@@ -55,6 +55,16 @@ class Measures:
         """(T,) bool."""
         return self.people.reasons == USABLE
 
+    @cached_property
+    def still(self) -> float:
+        """Share of the frames that repeat the one before, of those with somebody in view."""
+        shown = self.people.reasons != FRAME_REASONS.index("no face")
+        if not shown.any():
+            shown = ~shown
+        repeated = np.zeros(len(shown), bool)
+        repeated[self.scan.frozen] = True
+        return float(repeated[shown].mean())
+
     def time(self, index: int) -> float:
         return round(float(index) / self.fps, 2)
 

@@ -54,7 +54,7 @@ class Scan:
         fps, frames: constant rate of the captured frames, and their number.
         width, height: of the source picture as shown.
         samples: by index. cuts: numbers of the frames that begin a new shot.
-        frozen: frames identical to the one before. held: frames shown twice to keep the rate.
+        frozen: numbers of the frames identical to the one before.
         gaps: 5th, 50th, 95th and 100th percentile of the time between frames, seconds.
         knows_people, knows_hands: whether the models for these were at hand.
     """
@@ -65,8 +65,7 @@ class Scan:
     height: int = 0
     samples: list[Sample] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
-    frozen: int = 0
-    held: int = 0
+    frozen: list[int] = field(default_factory=list)
     gaps: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     knows_people: bool = True
     knows_hands: bool = True
@@ -138,8 +137,9 @@ def _jobs(
     looks = 0
     for frame in shown:
         thumb = frame.thumbnail(THUMB, THUMB)
-        result.frozen += finder.add(thumb, frame.index, frame.count)
-        result.frames, result.held = frame.index + frame.count, result.held + frame.count - 1
+        end = frame.index + frame.count
+        result.frozen += range(end - finder.add(thumb, frame.index, frame.count), end)
+        result.frames = end
         times.append(frame.time)
         due = job is None or frame.index + frame.count > looks * every
         if not due and not any(low <= frame.index < high for low, high in dense):
