@@ -1,8 +1,6 @@
 """The pre-flight report: is this clip good enough to train on, in numbers and one page."""
 
-import base64
 import html
-import io
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from avatar3d.head.landmarks import (
     inter_ocular,
     lip_gap,
 )
+from avatar3d.io.images import data_url
 from avatar3d.subject import Tracking
 
 __all__ = ["advice", "quality_numbers", "quality_page"]
@@ -105,7 +104,7 @@ def quality_page(
         f"<h1>{html.escape(title)}</h1><ul>{notes or '<li>Nothing to complain about.</li>'}</ul>"
         "<p>Picture; landmarks (red detected, green fitted) and mesh; cut-out; labels; below: the "
         "empty background.</p>"
-        f'<img alt="contact sheet" src="data:image/jpeg;base64,{_jpeg(sheet)}">'
+        f'<img alt="contact sheet" src="{data_url(sheet)}">'
         f"<table>{rows}</table>\n"
     )
 
@@ -126,13 +125,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number}" for name, number in value.items())
     return " to ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _jpeg(image: np.ndarray) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(image)
-    picture.thumbnail((1600, 4000))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return base64.b64encode(buffer.getvalue()).decode()

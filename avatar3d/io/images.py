@@ -1,5 +1,7 @@
 """Still images in and out: JPEG 4:4:4 for colour frames, PNG for masks and labels."""
 
+import base64
+import io
 import os
 import secrets
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 
-__all__ = ["read_image", "write_image"]
+__all__ = ["data_url", "read_image", "write_image"]
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -55,3 +57,14 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def data_url(image: np.ndarray, width: int = 1600, quality: int = 85) -> str:
+    """A picture (H, W, 3) uint8, no wider than `width`, as JPEG inside an address for a page."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    picture.thumbnail((width, 4000))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -16,7 +16,15 @@ class TrainingConfig:
     warmup_iterations: int = 500
     """Iterations of the quick avatar without blendshapes that photometric tracking renders."""
     iterations: int = 2000
-    """Iterations of the final training."""
+    """Iterations of the final training, at most."""
+    seconds: float = 0.0
+    """Time for everything together; photometric tracking and the iterations are cut to fit. 0 sets
+    no limit, and only then does the same call give the same avatar on a faster machine."""
+    patience: int = 4
+    """Training ends early once frames held back have not gained for so many looks, one every 100
+    iterations; 0 holds no frames back."""
+    held_back: int = 8
+    """Training frames that are only looked at."""
     refine_steps: int = 8
     """Optimiser steps per frame of photometric tracking; 0 keeps the captured tracking."""
     refine_scale: float = 0.5
@@ -24,13 +32,17 @@ class TrainingConfig:
     train_fraction: float = 1.0
     """Leading fraction of the clip to train on; 10/11 (0.909091) is the field's usual split."""
     max_frames: int = 600
-    """At most this many frames, evenly spread, are held in memory and trained on."""
+    """At most this many frames, evenly spread, are trained on."""
     ssim_weight: float = 0.2
     """Weight of (1 - SSIM) against L1."""
     mouth_weight: float = 3.0
     """Weight of pixels around the mouth in the loss."""
     eye_weight: float = 2.0
     """Weight of pixels around the eyes in the loss."""
+    matte_weight: float = 0.0
+    """Weight of the difference between alpha and matte; `random_background` does the same work."""
+    temporal_weight: float = 0.0
+    """Weight of the difference of the change since the frame before; doubles the time."""
     random_background: float = 0.25
     """Fraction of iterations on a random flat background, which keeps the alpha honest."""
     prior_color: float = 0.3

@@ -1,6 +1,10 @@
-"""The frames that training looks at, decoded once and held as bytes."""
+"""The frames that training looks at."""
 
+import tempfile
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +16,9 @@ from avatar3d.kernels import decode_pixels
 from avatar3d.progress import track
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["FrameStore", "region_weights", "select_frames", "train_count"]
+__all__ = ["FrameStore", "hold_back", "region_weights", "select_frames", "train_count"]
+
+_AHEAD = 16
 
 
 def select_frames(tracking: Tracking, train_fraction: float, limit: int) -> np.ndarray:
@@ -33,54 +39,106 @@ def select_frames(tracking: Tracking, train_fraction: float, limit: int) -> np.n
     return valid
 
 
+def hold_back(frames: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames to train on and `count` to only look at, none where frames are few.
+
+    They are one stretch, because a frame beside a trained one says little about others.
+    """
+    if not count or len(frames) < 10 * count:
+        return frames, frames[:0]
+    start = (len(frames) - count) * 2 // 3
+    kept = np.r_[frames[:start], frames[start + count :]]
+    return kept, frames[start : start + count]
+
+
 def train_count(frames: int, train_fraction: float) -> int:
     """How many leading frames belong to training: int(N * fraction), as the field splits clips."""
     return min(frames, int(frames * train_fraction + 1e-9)) if train_fraction < 1 else frames
 
 
 class FrameStore:
-    """Frames and mattes of some frame numbers in memory, as uint8.
+    """Some frames of a subject and their mattes, decoded once and then read from the disk.
+
+    The bytes lie in a nameless file, which takes no memory and vanishes with the process however
+    that ends.
+
+    Args:
+        subject: whose frames.
+        indices: (n,) frame numbers to hold.
+        folder: where there is room for the file.
+        device: of the tensors.
 
     Attributes:
-        indices: (n,) frame numbers held.
         background: (H, W, 3) float tensor in [0, 1], the empty plate.
-        device: of the tensors; the bytes stay in main memory.
+
+    Raises:
+        UserError: a frame cannot be read, or the disk is full.
     """
 
     def __init__(
-        self, subject: Subject, indices: np.ndarray, device: str | torch.device = "cpu"
+        self,
+        subject: Subject,
+        indices: np.ndarray,
+        folder: Path,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.indices, self.device = indices, torch.device(device)
         self._row = {int(index): row for row, index in enumerate(indices)}
         height, width = subject.info.height, subject.info.width
-        self._images = np.empty((len(indices), height, width, 3), np.uint8)
-        self._mattes = np.empty((len(indices), height, width), np.uint8)
+        self._image = np.empty((height, width, 3), np.uint8)
+        self._matte = np.empty((height, width), np.uint8)
         plate = torch.from_numpy(subject.background.astype(np.float32) / 255)
         self.background = plate.to(self.device)
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed by the next line
+            weakref.finalize(self, self._file.close)
+            self._decode(subject)
+        except OSError as error:
+            size = len(indices) * (self._image.nbytes + self._matte.nbytes) / 1e9
+            raise UserError(
+                f"Cannot keep the decoded frames ({size:.1f} GB) in {folder}: "
+                f"{error.strerror or error}; free some space or lower max_frames."
+            ) from error
 
-        def read(row: int) -> None:
-            self._images[row] = subject.frame(int(indices[row]))
-            self._mattes[row] = subject.matte(int(indices[row]))
-
-        with ThreadPoolExecutor(2) as pool:
-            for _ in track(pool.map(read, range(len(indices))), "Reading frames", len(indices)):
-                pass
+    def holds(self, index: int) -> bool:
+        """Whether this frame is among them."""
+        return index in self._row
 
     def image(self, index: int) -> Tensor:
         """(H, W, 3) float in [0, 1]."""
-        return decode_pixels(self._bytes(self._images, index))
+        return decode_pixels(self._read(index, self._image))
 
     def on_flat(self, index: int, color: Tensor) -> Tensor:
         """`image` with the background replaced by a colour (3,)."""
-        image, matte = self._bytes(self._images, index), self._bytes(self._mattes, index)
+        image, matte = self._read(index, self._image), self._read(index, self._matte)
         return decode_pixels(image, matte, color)
 
     def matte(self, index: int) -> Tensor:
         """(H, W) float in [0, 1]."""
-        return self._bytes(self._mattes, index).to(torch.float32).div_(255)
+        return self._read(index, self._matte).to(torch.float32).div_(255)
 
-    def _bytes(self, frames: np.ndarray, index: int) -> Tensor:
-        return torch.from_numpy(frames[self._row[int(index)]]).to(self.device)
+    def _decode(self, subject: Subject) -> None:
+        def read(index: int) -> tuple[np.ndarray, np.ndarray]:
+            return subject.frame(index), subject.matte(index)
+
+        def pictures() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            with ThreadPoolExecutor(2) as pool:
+                # A few at a time, or decoded frames would wait in memory for the disk.
+                for first in range(0, len(self.indices), _AHEAD):
+                    yield from pool.map(read, self.indices[first : first + _AHEAD].tolist())
+
+        for image, matte in track(pictures(), "Reading frames", len(self.indices)):
+            self._file.write(np.ascontiguousarray(image).data)
+            self._file.write(np.ascontiguousarray(matte).data)
+        self._file.flush()
+
+    def _read(self, index: int, into: np.ndarray) -> Tensor:
+        """The image or the matte of a frame, in memory that the next call uses again."""
+        size = self._image.nbytes + self._matte.nbytes
+        inside = self._image.nbytes if into is self._matte else 0
+        self._file.seek(self._row[int(index)] * size + inside)
+        self._file.readinto(into.data)
+        return torch.from_numpy(into).to(self.device)
 
 
 def region_weights(

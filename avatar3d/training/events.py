@@ -1,5 +1,6 @@
 """What a training run tells its listeners."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,16 +8,43 @@ import numpy as np
 
 from avatar3d.avatar import SplatAvatar
 
-__all__ = ["Checkpointed", "Done", "Event", "FrameRefined", "Preview", "Step"]
+__all__ = [
+    "Checkpointed",
+    "Done",
+    "Event",
+    "FrameRefined",
+    "HeldBack",
+    "Preview",
+    "PreviewClip",
+    "Said",
+    "Step",
+]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step. `phase` is "warmup" or "final"; loss is that of the step's frame."""
+    """One optimiser step. `phase` is "warmup" or "final"; loss is that of the step's frame, the
+    sum of `terms`."""
 
     phase: str
     iteration: int
     loss: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """Mean loss of the picture of training frames that are only looked at."""
+
+    iteration: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Said:
+    """Something the person may want to know, as a sentence."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -28,10 +56,22 @@ class FrameRefined:
 
 @dataclass(frozen=True)
 class Preview:
-    """Frame beside its render and their difference, (H, 3 W, 3) uint8."""
+    """A frame beside its render and five times their difference, (H, 3 W, 3) uint8."""
 
     iteration: int
+    frame: int
     image: np.ndarray
+
+
+@dataclass(frozen=True)
+class PreviewClip:
+    """A short stretch of the clip, frames (H, 2 W, 3) uint8 beside their renders.
+
+    `pictures` renders them when it is called, which must be before the next event is asked for.
+    """
+
+    pictures: Callable[[], Iterator[np.ndarray]]
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -48,4 +88,4 @@ class Done:
     avatar: SplatAvatar
 
 
-Event = Step | FrameRefined | Preview | Checkpointed | Done
+Event = Step | FrameRefined | HeldBack | Said | Preview | PreviewClip | Checkpointed | Done

@@ -1,38 +1,59 @@
-"""Listeners of a training run: TensorBoard curves and preview pictures."""
+"""Listeners of a training run: TensorBoard curves, preview pictures and a preview video."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from avatar3d.io.atomic import atomic_path
-from avatar3d.training.events import Event, Preview, Step
+from avatar3d.io.video import write_video
+from avatar3d.progress import say
+from avatar3d.training.events import Event, HeldBack, Preview, PreviewClip, Said, Step
 
-__all__ = ["PreviewWriter", "TensorBoardLog"]
+__all__ = ["PreviewWriter", "sayer", "tensorboard_log"]
 
 
-class TensorBoardLog:
-    """Writes the loss of every tenth step to `RUN/tensorboard`."""
-
-    def __init__(self, run: Path) -> None:
+def tensorboard_log(run: Path) -> Callable[[Event], None]:
+    """Writes every tenth step's losses to `RUN/tensorboard`; nothing where it is not installed."""
+    try:
         from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return lambda event: None
+    writer = SummaryWriter(str(run / "tensorboard"))
 
-        self._writer = SummaryWriter(str(run / "tensorboard"))
-
-    def __call__(self, event: Event) -> None:
+    def log(event: Event) -> None:
         if isinstance(event, Step) and event.iteration % 10 == 0:
-            self._writer.add_scalar(f"loss/{event.phase}", event.loss, event.iteration)
+            writer.add_scalar(f"loss/{event.phase}", event.loss, event.iteration)
+            for name, value in event.terms.items():
+                writer.add_scalar(f"{name}/{event.phase}", value, event.iteration)
+        elif isinstance(event, HeldBack):
+            writer.add_scalar("loss/held back", event.loss, event.iteration)
         elif isinstance(event, Preview):
-            self._writer.add_image("preview", event.image, event.iteration, dataformats="HWC")
-            self._writer.flush()
+            name = f"preview/frame {event.frame}"
+            writer.add_image(name, event.image, event.iteration, dataformats="HWC")
+            writer.flush()
+
+    return log
 
 
 class PreviewWriter:
-    """Keeps the newest preview as `RUN/preview.jpg`: frame, render, five-fold difference."""
+    """Keeps the newest previews in the run folder.
+
+    `preview.jpg` is frame, render and five-fold difference, `preview.mp4` frame beside render.
+    """
 
     def __init__(self, run: Path) -> None:
-        self._path = run / "preview.jpg"
+        self._run = run
 
     def __call__(self, event: Event) -> None:
-        import imageio.v3 as iio
-
         if isinstance(event, Preview):
-            with atomic_path(self._path) as temporary:
+            import imageio.v3 as iio
+
+            with atomic_path(self._run / "preview.jpg") as temporary:
                 iio.imwrite(temporary, event.image, quality=92)
+        elif isinstance(event, PreviewClip):
+            write_video(self._run / "preview.mp4", event.pictures(), event.fps)
+
+
+def sayer(event: Event) -> None:
+    """Tells the person what they may want to know."""
+    if isinstance(event, Said):
+        say(event.message)

@@ -17,22 +17,42 @@ from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
-from avatar3d.kernels import l1_ssim_loss, torch_on_one_thread
+from avatar3d.kernels import encode_pixels, torch_on_one_thread
 from avatar3d.kernels.device import pick_device
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
-from avatar3d.training.data import FrameStore, region_weights, select_frames, train_count
-from avatar3d.training.events import Checkpointed, Done, Event, FrameRefined, Preview, Step
+from avatar3d.training.data import (
+    FrameStore,
+    hold_back,
+    region_weights,
+    select_frames,
+    train_count,
+)
+from avatar3d.training.events import (
+    Checkpointed,
+    Done,
+    Event,
+    FrameRefined,
+    HeldBack,
+    Preview,
+    PreviewClip,
+    Said,
+    Step,
+)
+from avatar3d.training.losses import Losses, Sample
 from avatar3d.training.optimize import SplatAdamW, keep_in_bounds, raise_eps, set_rate
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
+from avatar3d.training.schedule import CHECK_EVERY, Schedule
 
 __all__ = ["SplatTraining"]
 
 _EPS_AFTER = 100  # iterations of a phase after which Adam's eps is set from what it has seen
 _PHASES = ("warmup", "refine", "final")
 _IDLE_SECONDS = 20  # of captured motion that travels with the avatar
+_CLIP_SECONDS, _CLIP_EVERY = 2, 1000  # of the preview video; iterations of the final phase
+_SHEET = 5  # frames shown at the end
 
 
 class SplatTraining:
@@ -58,10 +78,12 @@ class SplatTraining:
                 f"{subject.folder} was tracked with another version of the head model "
                 f"{self.tracking.head_model!r}; run `avatar3d capture` again."
             )
+        self.schedule = Schedule(config)
         self.rng = np.random.default_rng(config.seed)
-        self.frames = select_frames(self.tracking, config.train_fraction, config.max_frames)
+        usable = select_frames(self.tracking, config.train_fraction, config.max_frames)
+        self.frames, self.held_back = hold_back(usable, config.held_back if config.patience else 0)
         self.device = pick_device(config.device)
-        self.store = FrameStore(subject, self.frames, self.device)
+        self.store = FrameStore(subject, usable, run, self.device)
         self.phase, self.iteration = "warmup", 0
         self.order = np.empty(0, np.int64)
         self.stopping = False
@@ -70,14 +92,11 @@ class SplatTraining:
         self._load_or_start(model)
 
     def __len__(self) -> int:
-        """Steps and refined frames still to come."""
-        remaining = {
-            "warmup": self.config.warmup_iterations,
-            "refine": len(self.tracking) if self.config.refine_steps else 0,
-            "final": self.config.iterations,
-        }
+        """Steps and refined frames still to come, at most."""
+        lengths = {phase: self.schedule.length(phase) for phase in ("warmup", "final")}
+        lengths["refine"] = len(self.tracking) if self.config.refine_steps else 0
         later = _PHASES[_PHASES.index(self.phase) :]
-        return sum(remaining[phase] for phase in later) - self.iteration
+        return sum(lengths[phase] for phase in later) - self.iteration
 
     def events(self) -> Iterator[Event]:
         """Train, yielding what happens; ends after `Done`, or early once `stopping` is set."""
@@ -96,49 +115,75 @@ class SplatTraining:
                 if time.monotonic() - self._last_save > self.config.checkpoint_seconds:
                     yield self._save()
         yield self._save()
+        for place in np.linspace(0, len(self.frames) - 1, _SHEET):
+            yield self._preview(int(self.frames[int(place)]))
+        yield PreviewClip(self._clip, self.subject.fps)
         yield Done(self.avatar())
 
     def _optimize(self) -> Iterator[Event]:
-        total = self.config.warmup_iterations if self.phase == "warmup" else self.config.iterations
-        while self.iteration < total:
+        while self.iteration < self.schedule.length(self.phase):
             frame = self._next_frame()
-            set_rate(self.optimizer, self._rate(self.iteration / total))
+            set_rate(self.optimizer, self.schedule.rate(self.phase, self.iteration))
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(frame)
+            terms = self.losses(self._draw, self._sample(frame), self.parameters, self.rng)
+            loss = torch.stack([*terms.values()]).sum()
             loss.backward()
             self.optimizer.step()
             keep_in_bounds(self.parameters)
             self.iteration += 1
             if self.iteration == _EPS_AFTER:
                 raise_eps(self.optimizer)
-            yield Step(self.phase, self.iteration, float(loss.detach()))
+            values = {name: float(term.detach()) for name, term in terms.items()}
+            yield Step(self.phase, self.iteration, float(loss.detach()), values)
+            yield from self._look()
+            self.schedule.iterated(self.phase, self.iteration)
             if self.iteration % self.config.preview_iterations == 0:
-                yield Preview(self.iteration, self._preview())
+                yield self._preview(int(self.frames[len(self.frames) // 2]))
+            if self.phase == "final" and self.iteration % _CLIP_EVERY == 0:
+                yield PreviewClip(self._clip, self.subject.fps)
 
-    def _loss(self, frame: int) -> Tensor:
-        if self.rng.random() < self.config.random_background:
-            flat = self.rng.random(3)
-            background = torch.tensor(flat, dtype=torch.float32, device=self.device)
+    def _look(self) -> Iterator[Event]:
+        """Every now and then, how well the frames held back are met."""
+        if self.phase != "final" or self.iteration % CHECK_EVERY or not len(self.held_back):
+            return
+        with torch.no_grad():
+            samples = (self._sample(int(frame), flat=False) for frame in self.held_back)
+            losses = [float(self.losses.picture(self._draw, sample)) for sample in samples]
+        loss = float(np.mean(losses))
+        yield HeldBack(self.iteration, loss)
+        if self.schedule.looked(self.iteration, loss):
+            yield Said(
+                f"No more gain on {len(self.held_back)} frames held back after {self.iteration} "
+                f"iterations; settling until {self.schedule.total}."
+            )
+
+    def _sample(self, frame: int, flat: bool | None = None) -> Sample:
+        """A frame, over its own background or, now and then, a random colour."""
+        config, camera = self.config, self.tracking.camera
+        if flat is None:
+            flat = self.rng.random() < config.random_background
+        if flat:
+            background = torch.tensor(self.rng.random(3), dtype=torch.float32, device=self.device)
             image = self.store.on_flat(frame, background)
         else:
             image, background = self.store.image(frame), self.store.background
-        rendered = self._render(frame, background)
-        camera = self.tracking.camera
-        weight = region_weights(
-            self.tracking.landmarks_fit[frame],
-            camera.height,
-            camera.width,
-            self.config.mouth_weight,
-            self.config.eye_weight,
-        ).to(self.device)
-        data = l1_ssim_loss(rendered, image, weight=weight, ssim_weight=self.config.ssim_weight)
-        return data + self.priors(self.parameters, self.rng)
+        points = self.tracking.landmarks_fit[frame]
+        sides = camera.height, camera.width
+        weight = region_weights(points, *sides, config.mouth_weight, config.eye_weight)
+        sample = Sample(self._face(frame), camera, image, background, weight.to(self.device))
+        if config.matte_weight:
+            sample.matte = self.store.matte(frame)
+        if config.temporal_weight and not flat and self.store.holds(frame - 1):
+            earlier = self.store.image(frame - 1)
+            face = self._face(frame - 1)
+            sample.before = Sample(face, camera, earlier, background, sample.weight)
+        return sample
 
-    def _render(self, frame: int, background: Tensor) -> Tensor:
-        face, camera = self._face(frame), self.tracking.camera
+    def _draw(self, sample: Sample) -> tuple[Tensor, Tensor]:
         blended = self.phase == "final"
-        image, _ = draw_face(self.rig, self.parameters, face, camera, background, blended)
-        return image
+        return draw_face(
+            self.rig, self.parameters, sample.face, sample.camera, sample.background, blended
+        )
 
     def _face(self, frame: int) -> FaceParameters:
         """What the face does in a frame, with the head's vertices, which stay for the phase."""
@@ -152,7 +197,7 @@ class SplatTraining:
         if not self.config.refine_steps:
             return
         refiner = self._make_refiner()
-        for frame in refiner.run(self.iteration):
+        for frame in refiner.run(self.schedule, self.iteration):
             self.iteration = frame + 1
             yield FrameRefined(frame)
 
@@ -179,7 +224,7 @@ class SplatTraining:
 
     def _set_state(self, state: SplatState) -> None:
         self.state = state
-        self.priors = Priors(state, self.config, self.device)
+        self.losses = Losses(self.config, Priors(state, self.config, self.device))
         self.rig = SplatRig(state, self.device)
         self.parameters = SplatParameters(state, self.device)
         self._faces: dict[int, FaceParameters] = {}
@@ -191,7 +236,6 @@ class SplatTraining:
                 self.tracking,
                 self.rig,
                 self.parameters.requires_grad_(False),
-                self.config.refine_steps,
                 self.config.refine_scale,
             )
         return self.refiner
@@ -202,17 +246,20 @@ class SplatTraining:
         frame, self.order = int(self.order[0]), self.order[1:]
         return frame
 
-    def _rate(self, progress: float) -> float:
-        if self.phase == "warmup":
-            return 1.0
-        return self.config.final_rate**progress
+    @torch.no_grad()
+    def _preview(self, frame: int) -> Preview:
+        sample = self._sample(frame, flat=False)
+        rendered, _ = self._draw(sample)
+        panels = torch.cat([sample.image, rendered, ((rendered - sample.image) * 5).abs()], 1)
+        return Preview(self.iteration, frame, encode_pixels(panels).cpu().numpy())
 
     @torch.no_grad()
-    def _preview(self) -> np.ndarray:
-        frame = int(self.frames[len(self.frames) // 2])
-        truth, rendered = self.store.image(frame), self._render(frame, self.store.background)
-        panels = torch.cat([truth, rendered, ((rendered - truth) * 5).abs()], 1)
-        return (panels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    def _clip(self) -> Iterator[np.ndarray]:
+        """Frames beside their renders, for as long as a preview lasts."""
+        for frame in self.frames[: round(_CLIP_SECONDS * self.subject.fps)]:
+            sample = self._sample(int(frame), flat=False)
+            pair = torch.cat([sample.image, self._draw(sample)[0]], 1)
+            yield encode_pixels(pair).cpu().numpy()
 
     def avatar(self) -> SplatAvatar:
         """The avatar as it is now."""
@@ -260,7 +307,9 @@ class SplatTraining:
         self.optimizer = SplatAdamW(self.parameters)
         checkpoint.restore(header, tensors, self.optimizer, self.rng)
         self.order = tensors["order"].numpy()
-        self.phase, self.iteration = header["extra"]["phase"], header["extra"]["iteration"]
+        extra = header["extra"]
+        self.phase, self.iteration = extra["phase"], extra["iteration"]
+        self.schedule.restore(extra["schedule"])
         if "tracking.head" in tensors:
             refined = self._with_refined(tensors)
             if self.phase == "refine":
@@ -296,7 +345,11 @@ class SplatTraining:
             "tracking.gaze": torch.as_tensor(tracking.gaze),
         }
         step = _PHASES.index(self.phase) * 10_000_000 + self.iteration
-        extra: dict[str, Any] = {"phase": self.phase, "iteration": self.iteration}
+        extra: dict[str, Any] = {
+            "phase": self.phase,
+            "iteration": self.iteration,
+            "schedule": self.schedule.state(),
+        }
         path = checkpoint.save(self.run, step, tensors, self.optimizer, self.rng, extra)
         self._last_save = time.monotonic()
         return Checkpointed(path)

@@ -5,6 +5,7 @@ colour, so that none of them can hide a colour error in its pose. Half a pixel o
 than a decibel of the final picture.
 """
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from avatar3d.geometry import rotation_from_vector
 from avatar3d.kernels import l1_ssim_loss
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.data import region_weights
+from avatar3d.training.schedule import Schedule
 
 __all__ = ["Refiner", "face_parameters"]
 
@@ -66,7 +68,6 @@ class Refiner:
     Args:
         subject, tracking: what to refine.
         rig, parameters: the avatar, rendered without blendshapes.
-        steps: optimiser steps per frame.
         scale: image scale to work at.
     """
 
@@ -76,13 +77,11 @@ class Refiner:
         tracking: Tracking,
         rig: SplatRig,
         parameters: SplatParameters,
-        steps: int,
         scale: float,
     ) -> None:
         self.subject, self.tracking = subject, tracking
         self.rig, self.parameters = rig, parameters
         self.device = rig.vertices.device
-        self.steps = steps
         self.camera = tracking.camera.scaled(scale)
         self.background = self._resized(subject.background)
         self.head = tracking.T_camera_head.copy()
@@ -91,7 +90,7 @@ class Refiner:
         self.gaze = tracking.gaze.copy()
         self.corrections = np.zeros((len(tracking), 3 * len(_RIGID)), np.float32)
 
-    def run(self, start: int = 0) -> Iterator[int]:
+    def run(self, schedule: Schedule, start: int = 0) -> Iterator[int]:
         """Refine frames `start`.. in order, yielding each number when it is done."""
         with ThreadPoolExecutor(1) as pool:
             indices = range(start, len(self.tracking))
@@ -101,8 +100,11 @@ class Refiner:
                 target = ahead.result()
                 if index + 1 < len(self.tracking):
                     ahead = pool.submit(self._target, index + 1)
+                steps = schedule.refine_steps(index, len(self.tracking) - index)
                 if self.tracking.valid[index]:
-                    self._refine(index, target)
+                    begun = time.monotonic()
+                    self._refine(index, target, steps)
+                    schedule.refined(steps, time.monotonic() - begun)
                 yield index
 
     def adopt(self, refined: Tracking, corrections: np.ndarray) -> None:
@@ -124,12 +126,13 @@ class Refiner:
             gaze=self.gaze,
         )
 
-    def _refine(self, index: int, target: _Target) -> None:
+    def _refine(self, index: int, target: _Target, steps: int) -> None:
         start = face_parameters(self.tracking, index, self.device)
         # Landmarks err the same way for a while, so the frame before knows most of the correction.
         segments = self.tracking.segments
         follows = index > 0 and segments[index] == segments[index - 1]
-        before = torch.tensor(_CARRY * self.corrections[index - 1]) if follows else torch.zeros(12)
+        carry = _CARRY if steps else 1.0
+        before = torch.tensor(carry * self.corrections[index - 1]) if follows else torch.zeros(12)
         before = before.to(self.device)
         change = {n: row.clone() for n, row in zip(_RIGID, before.view(-1, 3), strict=True)}
         change |= {"weights": start.weights.clone(), "gaze": start.gaze.clone()}
@@ -137,9 +140,9 @@ class Refiner:
             value.requires_grad_(True)
         groups = [{"params": [v], "lr": _STEPS[k], "full": _STEPS[k]} for k, v in change.items()]
         optimizer = torch.optim.Adam(groups, betas=(0.7, 0.9), eps=1e-15)
-        for step in range(self.steps):
+        for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = group["full"] * (1 - 0.7 * step / max(self.steps - 1, 1))
+                group["lr"] = group["full"] * (1 - 0.7 * step / max(steps - 1, 1))
             optimizer.zero_grad()
             self._loss(_apply(start, change), target).backward()
             optimizer.step()

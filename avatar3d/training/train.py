@@ -3,7 +3,8 @@
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
@@ -23,8 +24,9 @@ from avatar3d.subject import Subject, Tracking
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.data import train_count
 from avatar3d.training.events import Done, Event, FrameRefined, Step
-from avatar3d.training.listeners import PreviewWriter, TensorBoardLog
+from avatar3d.training.listeners import PreviewWriter, sayer, tensorboard_log
 from avatar3d.training.loop import SplatTraining
+from avatar3d.training.report import RunReport
 
 if TYPE_CHECKING:
     from avatar3d.motion.audio_driver import AudioDriver
@@ -54,6 +56,7 @@ def train(
         UserError: unusable subject, or a run folder of other settings in the way.
         KeyboardInterrupt: stopped by a signal, after the checkpoint.
     """
+    started = time.monotonic()
     subject = subject if isinstance(subject, Subject) else Subject(subject)
     config = config or TrainingConfig()
     output = Path(output)
@@ -64,9 +67,12 @@ def train(
     save_config(config, run / "config.yaml")
     model = load_head(subject.tracking.head_model)
     training = SplatTraining(subject, model, config, run)
+    training.schedule.started = started
     avatar = None
-    log, previews = TensorBoardLog(run), PreviewWriter(run)
-    everyone: tuple[Callable[[Event], None], ...] = (log, previews, *listeners)
+    report = RunReport(run, f"Training of {output.stem}")
+    everyone: list[Callable[[Event], None]] = [
+        sayer, tensorboard_log(run), PreviewWriter(run), report, *listeners,
+    ]  # fmt: skip
     with _stop_on_signals(training):
         progress = _tell(training.events(), everyone)
         for event in track(progress, "Training the avatar", len(training) + 1):
@@ -80,9 +86,7 @@ def train(
     return avatar
 
 
-def _tell(
-    events: Iterator[Event], listeners: tuple[Callable[[Event], None], ...]
-) -> Iterator[Event]:
+def _tell(events: Iterator[Event], listeners: Sequence[Callable[[Event], None]]) -> Iterator[Event]:
     """Pass every event to the listeners, and on those that count as progress."""
     for event in events:
         for listener in listeners:

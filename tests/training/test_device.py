@@ -31,7 +31,7 @@ def on_gpu(tiny_subject, tiny_head_file, tmp_path, monkeypatch):
         Binding, "__post_init__", lambda self: object.__setattr__(self, "vertex_count", 0)
     )
     training.device = GPU
-    training.store = FrameStore(tiny_subject, training.frames, GPU)
+    training.store = FrameStore(tiny_subject, training.frames, tmp_path, GPU)
     training._set_state(training.state)
     return training
 
@@ -46,7 +46,9 @@ def test_a_training_step_keeps_to_the_gpu(on_gpu):
     for phase in ("warmup", "final"):
         on_gpu.phase = phase
         for frame in on_gpu.frames[:4]:
-            loss = on_gpu._loss(int(frame))
+            sample = on_gpu._sample(int(frame))
+            terms = on_gpu.losses(on_gpu._draw, sample, on_gpu.parameters, on_gpu.rng)
+            loss = torch.stack([*terms.values()]).sum()
             assert loss.device == GPU
             loss.backward()
     assert {p.grad.device for p in on_gpu.parameters.parameters() if p.grad is not None} == {GPU}

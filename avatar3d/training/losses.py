@@ -1,0 +1,76 @@
+"""The losses of a training, each a named term that the config weighs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, no_grad
+
+from avatar3d.avatar.deform import FaceParameters, SplatParameters
+from avatar3d.geometry import Camera
+from avatar3d.kernels import l1_ssim_loss
+from avatar3d.training.config import TrainingConfig
+from avatar3d.training.priors import Priors
+
+__all__ = ["Draw", "Losses", "Sample"]
+
+Draw = Callable[["Sample"], tuple[Tensor, Tensor]]
+"""Picture (H, W, 3) and alpha (H, W) of the avatar in a sample's pose."""
+
+
+@dataclass
+class Sample:
+    """One frame as training sees it.
+
+    Attributes:
+        face: what it does; camera: who looks at it.
+        image: (H, W, 3) in [0, 1] over `background`, which is (3,) or (H, W, 3).
+        matte: (H, W) in [0, 1]; None where no term asks for it.
+        weight: (H, W) of the pixels.
+        before: the frame before; None where no term asks for it or there is none.
+    """
+
+    face: FaceParameters
+    camera: Camera
+    image: Tensor
+    background: Tensor
+    weight: Tensor
+    matte: Tensor | None = None
+    before: "Sample | None" = None
+
+
+class Losses:
+    """The terms, weighted, by name:
+
+    picture: `ssim_weight` (1 - SSIM) + (1 - `ssim_weight`) L1, pixels weighed by region.
+    matte: L1 of the alpha against the matte.
+    temporal: L1 of the change since the frame before against the recording's.
+    priors: see `Priors`.
+    """
+
+    def __init__(self, config: TrainingConfig, priors: Priors) -> None:
+        self.config, self.priors = config, priors
+
+    def __call__(
+        self, draw: Draw, sample: Sample, parameters: SplatParameters, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        config = self.config
+        image, alpha = draw(sample)
+        terms = {"picture": self._picture(image, sample)}
+        if sample.matte is not None:
+            terms["matte"] = config.matte_weight * (alpha - sample.matte).abs().mean()
+        if sample.before is not None:
+            with no_grad():
+                earlier, _ = draw(sample.before)
+            change = (image - earlier) - (sample.image - sample.before.image)
+            terms["temporal"] = config.temporal_weight * change.abs().mean()
+        terms["priors"] = self.priors(parameters, rng)
+        return terms
+
+    def picture(self, draw: Draw, sample: Sample) -> Tensor:
+        """The picture's term alone."""
+        return self._picture(draw(sample)[0], sample)
+
+    def _picture(self, image: Tensor, sample: Sample) -> Tensor:
+        ssim_weight = self.config.ssim_weight
+        return l1_ssim_loss(image, sample.image, weight=sample.weight, ssim_weight=ssim_weight)
