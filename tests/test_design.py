@@ -28,7 +28,8 @@ ORDER = {name: height for height, (name, _) in enumerate(LAYERS)}
 # Imported inside the function that needs them, never when a module is loaded.
 LAZY = {
     "av", "cuda", "cv2", "espeakng_loader", "gsplat", "hydra", "imageio", "matplotlib", "mediapipe",
-    "omegaconf", "onnxruntime", "PIL", "rich", "skimage", "tensorboard", "trimesh", "viser",
+    "omegaconf", "onnxruntime", "PIL", "rich", "skimage", "tensorboard", "transformers", "trimesh",
+    "viser",
 }  # fmt: skip
 DISTRIBUTIONS = {
     "cuda": "cuda-core", "cv2": "opencv-contrib-python", "hydra": "hydra-core", "PIL": "pillow",

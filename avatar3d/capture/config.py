@@ -64,6 +64,10 @@ class CaptureConfig:
     """Seconds by which the sound comes after the lips, to be put right; auto takes what
     `avatar3d check` estimates, where it is sure."""
 
+    speech_model: str | None = None
+    """Folder of a HuBERT, wav2vec 2.0 or WavLM model (config.json, model.safetensors) whose
+    features are kept beside the others, for drivers of your own; needs the package transformers."""
+
     strict: bool = True
     """Stop at once where the check says that no avatar can come of the clip; false tries anyway."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from avatar3d.audio.transformer import check_speech_model
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.embedding import detected_embedding
 from avatar3d.capture.stages import STAGES, landmark_models
@@ -71,6 +72,8 @@ def build_subject(
     output, config = Path(output), config or CaptureConfig()
     start = time.monotonic()
     _check_output(output)
+    if config.speech_model:
+        check_speech_model(config.speech_model)
     models = landmark_models(config)
     folder = output.absolute().with_name(f".{output.absolute().name}.capture")
     if head is None and not output.exists():

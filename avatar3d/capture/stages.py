@@ -36,6 +36,7 @@ def store_sound(workspace: Workspace, source: Path | None, start_seconds: float)
     """audio.wav and audio_features.npz, from the sound of a file from `start_seconds` on."""
     from avatar3d.audio import extract_audio, features, load_audio
     from avatar3d.audio.files import save_wav
+    from avatar3d.audio.transformer import transformer_features
 
     wav = workspace.path("audio.wav")
     has_audio = source is not None and extract_audio(source, wav)
@@ -57,6 +58,10 @@ def store_sound(workspace: Workspace, source: Path | None, start_seconds: float)
         samples = np.zeros(length, np.float32)
     save_wav(wav, samples)
     arrays = features(samples, workspace.fps, workspace.frames)
+    if folder := workspace.config.speech_model:
+        arrays["transformer"] = transformer_features(
+            samples, workspace.fps, workspace.frames, folder
+        )
     target = workspace.path("audio_features.npz")
     with atomic_path(target) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, **arrays)
@@ -111,7 +116,10 @@ STAGES: tuple[Stage, ...] = (
         version=2,
     ),
     Stage("plate", plate, ("matte",), (), ("background.png",), version=2),
-    Stage("audio", audio, ("decode",), ("sound_offset",), ("audio.wav", "audio_features.npz")),
+    Stage(
+        "audio", audio, ("decode",), ("sound_offset", "speech_model"),
+        ("audio.wav", "audio_features.npz"),
+    ),
     Stage(
         "report", report, ("torso", "parsing", "plate", "audio"), (),
         ("quality.json", "quality.html"),

@@ -241,6 +241,13 @@ def test_wrong_options_are_named(options, words):
         CaptureConfig(**options)
 
 
+def test_a_missing_speech_model_is_told_before_any_work(clip, tmp_path):
+    config = CaptureConfig(speech_model=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere is not the folder of a speech model"):
+        capture(clip, tmp_path / "person", config)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_real_clip(real_clip, tmp_path):
     """A person whom the detector was made for: the fit is within a pixel of 512."""
     config = CaptureConfig(duration=2, iterations=250)
