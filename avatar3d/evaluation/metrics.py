@@ -26,7 +26,8 @@ __all__ = [
     "mouth_box",
     "mouth_opening",
     "psnr",
-    "seam_error",
+    "psnr_of",
+    "region_error",
     "sharpness_ratio",
     "sound_agreement",
     "ssim",
@@ -87,7 +88,11 @@ def eyes_box(landmarks: np.ndarray, width: int, height: int) -> Box:
 
 def psnr(image: np.ndarray, target: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB, 10 log10(1 / MSE); infinite for equal images."""
-    error = float(((np.asarray(image, np.float64) - target) ** 2).mean())
+    return psnr_of(float(((np.asarray(image, np.float64) - target) ** 2).mean()))
+
+
+def psnr_of(error: float) -> float:
+    """`psnr` of a mean squared error."""
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
@@ -128,11 +133,11 @@ def sharpness_ratio(image: np.ndarray, target: np.ndarray) -> float:
     return energy(image) / max(energy(target), 1e-12)
 
 
-def seam_error(image: np.ndarray, target: np.ndarray, band: np.ndarray) -> float:
-    """Mean absolute error inside a band (H, W) bool, in 8-bit steps; NaN for an empty band."""
-    if not band.any():
+def region_error(image: np.ndarray, target: np.ndarray, region: np.ndarray) -> float:
+    """Mean absolute error inside a region (H, W) bool, in 8-bit steps; NaN for an empty one."""
+    if not region.any():
         return float("nan")
-    return float(np.abs(np.asarray(image, np.float64) - target)[band].mean() * 255)
+    return float(np.abs(np.asarray(image, np.float64) - target)[region].mean() * 255)
 
 
 def landmark_distance(landmarks: np.ndarray, target: np.ndarray) -> float:
@@ -155,10 +160,13 @@ def lip_gap_correlation(landmarks: np.ndarray, target: np.ndarray) -> float:
 
 
 def jitter_ratio(landmarks: np.ndarray, target: np.ndarray) -> float:
-    """Mean second difference over time of (T, 478, 2) over that of the target; 1 is as steady."""
+    """Energy of the second difference over time of (T, 478, 2) over the target's.
+
+    1 is as steady as the target, landmark detector and all.
+    """
 
     def shake(points: np.ndarray) -> float:
-        return float(np.linalg.norm(np.diff(points[..., :2], 2, axis=0), axis=-1).mean())
+        return float((np.diff(np.asarray(points[..., :2], np.float64), 2, axis=0) ** 2).sum())
 
     return shake(landmarks) / max(shake(target), 1e-9)
 

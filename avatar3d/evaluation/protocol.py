@@ -18,22 +18,17 @@ import numpy as np
 from avatar3d.avatar import Avatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
+from avatar3d.evaluation.regions import face_interior, head_mask, seam_band
 from avatar3d.evaluation.sheets import Panel, save_poses, save_sheets
-from avatar3d.geometry import Camera
-from avatar3d.head import HeadModel
 from avatar3d.io.atomic import atomic_write
-from avatar3d.kernels import rasterize_mesh
 from avatar3d.progress import say, track
-from avatar3d.subject import PARSING_LABELS, Subject, Tracking
+from avatar3d.subject import Subject, Tracking
 
 __all__ = ["TRAIN_FRACTION", "evaluate", "held_out"]
 
 TRAIN_FRACTION = 10 / 11
 _SHEET_FRAMES = 5
-_HEAD_LABELS = (
-    "skin", "left_eye", "right_eye", "brows", "nose", "lips", "mouth_interior", "teeth", "hair",
-    "ears",
-)  # fmt: skip
+_TRAIN_FRAMES = 20  # of those that training saw, looked at for the gap
 _MEANINGS = {
     "psnr": "whole frame PSNR, dB",
     "ssim": "whole frame SSIM",
@@ -44,11 +39,16 @@ _MEANINGS = {
     "pasted_psnr": "whole frame PSNR with the recording's torso and background, dB",
     "face_sharpness": "face gradient energy, 1 is the recording's",
     "mouth_sharpness": "mouth gradient energy, 1 is the recording's",
-    "seam_error": "error where head and torso meet, 8-bit steps",
+    "seam_error": "error in a 12-pixel band along head and neck, 8-bit steps",
+    "seam_ratio": "that band's error over the inner face's; a seam shows from about 1.3",
     "person_error": "error on the whole person, 8-bit steps",
     "lmd": "lip landmark distance, pixels",
     "lip_gap_correlation": "lip gap correlation with the recording",
-    "jitter": "landmark jitter, 1 is the recording's",
+    "jitter": "energy of the landmarks' shaking, 1 is the recording's",
+    "train_psnr": "whole frame PSNR on frames of the training, dB",
+    "train_face_psnr": "face box PSNR on frames of the training, dB",
+    "gap": "by which training frames are better, whole frame, dB",
+    "face_gap": "the same in the face box, dB",
 }
 
 
@@ -116,13 +116,12 @@ def evaluate(
     keep = set(frames[:: max(1, len(frames) // _SHEET_FRAMES)][:_SHEET_FRAMES])
     scores, panels = _Scores(), []
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    seam = _SeamBand(tracking)
     rendered = _renders(avatar, subject, tracking, frames)
     for index, image in track(zip(frames, rendered, strict=True), "Comparing", len(frames)):
         truth = subject.frame(index)
         landmarks = tracking.landmarks_fit[index]
         scores.add(**_frame_scores(subject, index, image, truth, landmarks))
-        scores.add(**_seam_scores(image, truth, seam.mask(index), subject.matte(index)))
+        scores.add(**_region_errors(image, truth, subject.parsing(index), subject.matte(index)))
         if detect is not None:
             pair = detect(image), detect(truth)
             if pair[0] is not None and pair[1] is not None:
@@ -130,6 +129,8 @@ def evaluate(
         if index in keep:
             panels.append(Panel(index, truth, image, landmarks))
     means = scores.means() | _landmark_scores(found)
+    means["seam_ratio"] = _ratio(means["seam_error"], means["face_error"])
+    means |= _generalisation(avatar, subject, tracking, frames.start, means)
     report = {
         "subject": subject.info.source_name,
         "source_sha256": subject.info.source_sha256,
@@ -163,8 +164,7 @@ def _frame_scores(
     face = metrics.face_box(landmarks, width, height)
     mouth = metrics.mouth_box(landmarks, width, height)
     similarity = metrics.ssim_map(render, target)
-    head = np.isin(subject.parsing(index), [PARSING_LABELS.index(n) for n in _HEAD_LABELS])
-    pasted = np.where(head[..., None], render, target)
+    pasted = np.where(head_mask(subject.parsing(index))[..., None], render, target)
     return {
         "psnr": metrics.psnr(render, target),
         "ssim": metrics.ssim(render, target),
@@ -178,15 +178,52 @@ def _frame_scores(
     }
 
 
-def _seam_scores(
-    image: np.ndarray, truth: np.ndarray, band: np.ndarray, matte: np.ndarray
+def _region_errors(
+    image: np.ndarray, truth: np.ndarray, labels: np.ndarray, matte: np.ndarray
 ) -> dict[str, float]:
     render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
-    person = matte > 127
     return {
-        "seam_error": metrics.seam_error(render, target, band & person),
-        "person_error": metrics.seam_error(render, target, person),
+        "seam_error": metrics.region_error(render, target, seam_band(labels)),
+        "face_error": metrics.region_error(render, target, face_interior(labels)),
+        "person_error": metrics.region_error(render, target, matte > 127),
     }
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def _generalisation(
+    avatar: Avatar,
+    subject: Subject,
+    tracking: Tracking,
+    stop: int,
+    means: dict[str, float | None],
+) -> dict[str, float | None]:
+    """Scores on frames that training saw, and how much better they are than `means`."""
+    usable = np.flatnonzero(tracking.valid[:stop])
+    if not len(usable):
+        return {}
+    some = usable[np.linspace(0, len(usable) - 1, min(_TRAIN_FRAMES, len(usable))).astype(int)]
+    motion, scores = tracking.motion(subject.fps), _Scores()
+    for index in some:
+        now = motion.slice(int(index), int(index) + 1)
+        (image,) = avatar.render_motion(now, camera=tracking.camera)
+        render, target = image.astype(np.float32) / 255, subject.frame(index) / np.float32(255)
+        height, width = target.shape[:2]
+        face = metrics.face_box(tracking.landmarks_fit[index], width, height)
+        scores.add(
+            train_psnr=metrics.psnr(render, target),
+            train_face_psnr=metrics.psnr(face.crop(render), face.crop(target)),
+        )
+    result = scores.means()
+    for name, seen, unseen in (
+        ("gap", "train_psnr", "psnr"),
+        ("face_gap", "train_face_psnr", "face_psnr"),
+    ):
+        better, worse = result[seen], means[unseen]
+        result[name] = None if better is None or worse is None else better - worse
+    return result
 
 
 def _landmark_scores(found: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
@@ -198,33 +235,6 @@ def _landmark_scores(found: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, fl
         "lip_gap_correlation": metrics.lip_gap_correlation(ours, theirs),
         "jitter": metrics.jitter_ratio(ours, theirs),
     }
-
-
-class _SeamBand:
-    """Where the skinning goes from head to torso: visible triangles with mixed weights."""
-
-    def __init__(self, tracking: Tracking) -> None:
-        from avatar3d.head import load_head
-
-        self.tracking = tracking
-        self.model: HeadModel = load_head(tracking.head_model)
-        self.head = self.model.shaped(tracking.identity, tracking.landmark_offsets)
-        weight = self.model.torso_weight[self.model.faces].mean(1)
-        self.mixed = (weight > 0.1) & (weight < 0.9)
-
-    def mask(self, index: int) -> np.ndarray:
-        """(H, W) bool."""
-        camera: Camera = self.tracking.camera
-        vertices = self.head.posed(self.tracking.weights[index], self.tracking.gaze[index])
-        by_head, by_torso = (
-            vertices @ T[:3, :3].T + T[:3, 3]
-            for T in (self.tracking.T_camera_head[index], self.tracking.T_camera_torso[index])
-        )
-        weight = self.model.torso_weight[:, None]
-        points = by_head * (1 - weight) + by_torso * weight
-        screen = np.concatenate([camera.project(points), points[:, 2:]], 1).astype(np.float32)
-        face, _, _ = rasterize_mesh(screen, self.model.faces, camera.width, camera.height)
-        return (face >= 0) & self.mixed[face]
 
 
 def _print_table(means: dict[str, float | None], frames: Iterable[int]) -> None:

@@ -6,12 +6,16 @@ from functools import cached_property
 
 import numpy as np
 
+from avatar3d.audio import SAMPLE_RATE
+from avatar3d.audio.tts import Phoneme
 from avatar3d.geometry import Camera
 from avatar3d.head import HeadModel, ShapedHead, load_head
+from avatar3d.kernels import rasterize_mesh
 from avatar3d.synth.appearance import Appearance, Palette, hair_offset
 from avatar3d.synth.performance import Performance, perform
-from avatar3d.synth.renderer import Picture, draw
+from avatar3d.synth.renderer import LIGHT, Picture, draw
 from avatar3d.synth.sound import speak
+from avatar3d.synth.spoken import say_sentences
 
 __all__ = ["SyntheticClip", "make_synthetic"]
 
@@ -30,7 +34,7 @@ class SyntheticClip:
         fps: frames per second; camera: the view.
         T_camera_rest: (4, 4) rest pose; performance: what the person does.
         palette: colours; background: (H, W, 3) uint8, the empty plate.
-        samples, rate: the sound.
+        samples, rate: the sound; phonemes: with their times in seconds, where words are spoken.
     """
 
     head: HeadModel
@@ -43,6 +47,7 @@ class SyntheticClip:
     background: np.ndarray
     samples: np.ndarray
     rate: int
+    phonemes: tuple[Phoneme, ...] = ()
     _drawn: dict[int, Picture] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -103,6 +108,34 @@ class SyntheticClip:
             self._drawn[index] = picture
         return picture
 
+    def picture_from(self, index: int, yaw: float) -> Picture:
+        """Frame `index` as seen by another camera, over the same plate.
+
+        Args:
+            yaw: radians by which the camera goes around the head's rest position, so that a
+                positive one shows what a head turned by `yaw` to its left would.
+        """
+        move = self.orbit(yaw)
+        points = self.vertices(index, hair=True) @ move[:3, :3].T + move[:3, 3]
+        plate = self.background.astype(np.float32) / 255
+        return draw(points, self._appearance, self.camera, plate, move[:3, :3] @ LIGHT)
+
+    def orbit(self, yaw: float) -> np.ndarray:
+        """(4, 4) from the frame of the clip's camera to that of the one of `picture_from`."""
+        move, centre = np.eye(4), self.T_camera_rest[:3, 3]
+        move[0, [0, 2]] = np.cos(yaw), -np.sin(yaw)
+        move[2, [0, 2]] = np.sin(yaw), np.cos(yaw)
+        move[:3, 3] = centre - move[:3, :3] @ centre
+        return move
+
+    def depth(self, index: int) -> np.ndarray:
+        """(H, W) float32 metres along the camera's axis at the pixels' centres; 0 on the plate."""
+        points = self.vertices(index, hair=True)
+        screen = np.column_stack([self.camera.project(points), points[:, 2]]).astype(np.float32)
+        size = self.camera.width, self.camera.height
+        depth = rasterize_mesh(screen, self.head.faces, *size)[2]
+        return np.where(np.isfinite(depth), depth, np.float32(0))
+
     def frames(self) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB, one after the other."""
         return (to_bytes(self.picture(index).image) for index in range(len(self)))
@@ -122,6 +155,7 @@ def make_synthetic(
     fps: float = 25.0,
     size: int | tuple[int, int] = 256,
     head: HeadModel | None = None,
+    language: str | None = None,
 ) -> SyntheticClip:
     """A person who does not exist, talking.
 
@@ -131,6 +165,11 @@ def make_synthetic(
         fps: frame rate.
         size: pixels of a side, or (width, height).
         head: the head model; the default one unless given.
+        language: of the sentences that eSpeak NG says, such as "en"; None babbles vowels, the same
+            in every detail each time.
+
+    Raises:
+        UserError: no sentences in that language, or eSpeak NG is not installed.
     """
     rng = np.random.default_rng(seed)
     head = head or load_head()
@@ -139,12 +178,17 @@ def make_synthetic(
     identity = rng.normal(0, _IDENTITY_SIGMA, len(head.identity)).astype(np.float32)
     palette = Palette.random(rng)
     background = _plate(rng, width, height)
-    performance = perform(rng, frames, fps)
-    samples, rate = speak(rng, performance.loudness, performance.vowel, fps)
+    spoken = say_sentences(rng, frames, fps, language) if language else None
+    performance = perform(rng, frames, fps, spoken)
+    if spoken is None:
+        samples, rate = speak(rng, performance.loudness, performance.vowel, fps)
+    else:
+        samples, rate = spoken.samples, SAMPLE_RATE
     camera = Camera.from_focal(_FOCAL * width, width, height)
     return SyntheticClip(
-        head, identity, fps, camera, _REST.copy(), performance, palette, background, samples, rate
-    )
+        head, identity, fps, camera, _REST.copy(), performance, palette, background, samples, rate,
+        spoken.phonemes if spoken else (),
+    )  # fmt: skip
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:

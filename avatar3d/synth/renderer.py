@@ -9,11 +9,13 @@ from avatar3d.head.gallery import vertex_normals
 from avatar3d.kernels import rasterize_mesh
 from avatar3d.synth.appearance import Appearance
 
-__all__ = ["Picture", "draw"]
+__all__ = ["LIGHT", "Picture", "draw"]
 
-_LIGHT = np.array([-0.35, 0.45, 0.82])  # towards the light, in the frame of the camera's viewer
 _AMBIENT, _DIFFUSE, _SPECULAR = 0.52, 0.52, 0.10
 _OVER = 2  # supersampling per axis
+
+LIGHT = np.array([-0.35, -0.45, -0.82], np.float32) / np.float32(np.sqrt(0.9974))
+"""(3,) unit vector towards the light of a clip, in the camera frame: y down, z forward."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ def draw(
     appearance: Appearance,
     camera: Camera,
     background: np.ndarray | None = None,
+    light: np.ndarray | None = None,
 ) -> Picture:
     """Render a posed head.
 
@@ -38,7 +41,9 @@ def draw(
         appearance: colours, and the head model whose triangles are drawn.
         camera: the view.
         background: (H, W, 3) in [0, 1]; black without one.
+        light: (3,) unit vector towards the light in the camera frame; default `LIGHT`.
     """
+    light = LIGHT if light is None else light.astype(np.float32)
     faces = appearance.model.faces
     width, height = camera.width * _OVER, camera.height * _OVER
     pixels = camera.scaled(_OVER).project(points)
@@ -53,7 +58,9 @@ def draw(
     corners = faces[index]
     normal = sum(normals[corners[:, k]] * weights[:, k, None] for k in range(3))
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-    color[hit] = np.clip(paint * _light(normal)[:, None] + _gloss(normal)[:, None], 0, 1)
+    color[hit] = np.clip(
+        paint * _light(normal, light)[:, None] + _gloss(normal, light)[:, None], 0, 1
+    )
     share = _mean_blocks(hit[..., None].astype(np.float32))[..., 0]
     image = _mean_blocks(color)
     if background is not None:
@@ -61,18 +68,13 @@ def draw(
     return Picture(image.astype(np.float32), share, label[_OVER // 2 :: _OVER, _OVER // 2 :: _OVER])
 
 
-def _towards_light() -> np.ndarray:
-    light = _LIGHT / np.linalg.norm(_LIGHT)
-    return (light * [1, -1, -1]).astype(np.float32)  # camera axes: y down, z forward
-
-
-def _light(normal: np.ndarray) -> np.ndarray:
-    wrapped = np.clip((normal @ _towards_light() + 0.3) / 1.3, 0, 1)
+def _light(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
+    wrapped = np.clip((normal @ light + 0.3) / 1.3, 0, 1)
     return (_AMBIENT + _DIFFUSE * wrapped).astype(np.float32)
 
 
-def _gloss(normal: np.ndarray) -> np.ndarray:
-    half = _towards_light() + np.array([0, 0, -1], np.float32)
+def _gloss(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
+    half = light + np.array([0, 0, -1], np.float32)
     half = half / np.linalg.norm(half)
     return (_SPECULAR * np.clip(normal @ half, 0, 1) ** 24).astype(np.float32)
 

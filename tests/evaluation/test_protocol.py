@@ -14,25 +14,27 @@ from avatar3d.evaluation.metrics import mouth_box
 from avatar3d.evaluation.protocol import held_out
 from avatar3d.head import HeadModel
 from avatar3d.motion import Motion
-from avatar3d.subject import Subject, SubjectInfo, Tracking
+from avatar3d.subject import PARSING_LABELS, Subject, SubjectInfo, Tracking
 
-FRAMES, WIDTH, HEIGHT = 22, 96, 80
+FRAMES, WIDTH, HEIGHT, NECK_FROM = 22, 96, 80, 60
 
 
 @pytest.fixture
 def subject(small_head: HeadModel, tmp_path: Path) -> Subject:
-    """Noise pictures in which everything but the outermost columns is the person's face."""
+    """Noise pictures: the person's face, a neck below it, and background at both sides."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "subject"
     matte = np.full((HEIGHT, WIDTH), 255, np.uint8)
     matte[:, :4] = matte[:, -4:] = 0
+    labels = np.where(matte > 0, PARSING_LABELS.index("skin"), 0).astype(np.uint8)
+    labels[NECK_FROM:, matte[0] > 0] = PARSING_LABELS.index("neck")
     for kind, suffix in (("frames", "jpg"), ("mattes", "png"), ("parsing", "png")):
         (folder / kind).mkdir(parents=True)
         for index in range(FRAMES):
             image = {
                 "frames": rng.integers(60, 190, (HEIGHT, WIDTH, 3), np.uint8),
                 "mattes": matte,
-                "parsing": (matte > 0).astype(np.uint8),
+                "parsing": labels,
             }[kind]
             Image.fromarray(image).save(folder / kind / f"{index:06d}.{suffix}", quality=95)
     small_head.save(tmp_path / "head.npz")
@@ -70,10 +72,11 @@ class Impostor:
 
     def __init__(self, subject: Subject, change: Callable[[np.ndarray], np.ndarray]) -> None:
         self.subject, self.change = subject, change
+        self.motions: list[Motion] = []
         self.info = {"train_frames": 20}
 
     def render_motion(self, motion: Motion, camera: object = None) -> Iterator[np.ndarray]:
-        self.motion = motion
+        self.motions.append(motion)
         for row in motion.expression:
             known = np.abs(self.subject.tracking.expression - row).max(1)
             yield self.change(self.subject.frame(int(known.argmin())))
@@ -98,11 +101,14 @@ def test_a_constant_error_has_its_analytic_scores(subject, tmp_path, capsys):
     expected = 20 * np.log10(255 / 10)
     for name in ("psnr", "face_psnr", "mouth_psnr"):
         assert report["means"][name] == pytest.approx(expected, abs=1e-4)
-    # Where only the 88 of 96 columns of the head are rendered, the rest is free of error.
-    pasted = expected + 10 * np.log10(96 / 88)
+    # Where only the 88 of 96 columns and 60 of 80 rows of the head are rendered, the rest is exact.
+    pasted = expected + 10 * np.log10(96 / 88 * HEIGHT / NECK_FROM)
     assert report["means"]["pasted_psnr"] == pytest.approx(pasted, abs=1e-4)
     assert report["means"]["seam_error"] == pytest.approx(10, abs=1e-4)
     assert report["means"]["person_error"] == pytest.approx(10, abs=1e-4)
+    assert report["means"]["seam_ratio"] == pytest.approx(1, abs=1e-4)
+    assert report["means"]["train_face_psnr"] == pytest.approx(expected, abs=1e-4)
+    assert report["means"]["gap"] == pytest.approx(0, abs=1e-4)
     assert f"{expected:.3f}  whole frame PSNR" in capsys.readouterr().err
 
 
@@ -110,7 +116,10 @@ def test_only_frames_after_training_are_compared(subject, tmp_path):
     avatar = Impostor(subject, lambda frame: frame)
     report = evaluate(avatar, subject, tmp_path / "out")
     assert report["frames"] == [20, 21]
-    np.testing.assert_array_equal(avatar.motion.expression, subject.tracking.expression[20:])
+    compared, *others = (motion.expression for motion in avatar.motions)
+    np.testing.assert_array_equal(compared, subject.tracking.expression[20:])
+    # The others are for the gap.
+    np.testing.assert_array_equal(np.concatenate(others), subject.tracking.expression[:20])
     assert held_out(subject, None) == range(20, 22)
     with pytest.raises(UserError, match="train_fraction"):
         held_out(subject, FRAMES)
@@ -127,6 +136,27 @@ def test_an_error_at_the_mouth_is_seen_there(subject, tmp_path):
     means = evaluate(Impostor(subject, smear), subject, tmp_path / "out")["means"]
     assert means["mouth_psnr"] < means["face_psnr"] <= means["psnr"]
     assert means["mouth_sharpness"] == 0
+
+
+def test_a_seam_is_told_from_an_error_everywhere(subject, tmp_path):
+    def split(frame: np.ndarray) -> np.ndarray:
+        result = frame + np.uint8(10)
+        result[NECK_FROM - 6 : NECK_FROM + 6] += 20
+        return result
+
+    means = evaluate(Impostor(subject, split), subject, tmp_path / "out")["means"]
+    assert means["seam_error"] == pytest.approx(30, abs=0.5)
+    assert means["seam_ratio"] == pytest.approx(3, abs=0.05)
+
+
+def test_better_frames_of_the_training_are_a_gap(subject, tmp_path):
+    """Ten steps off on frames of the training, twenty on the others: 6.02 dB."""
+    avatar = Impostor(subject, lambda frame: frame + np.uint8(20))
+    seen = {subject.frame(index).tobytes() for index in range(20)}
+    avatar.change = lambda frame: frame + np.uint8(10 if frame.tobytes() in seen else 20)
+    means = evaluate(avatar, subject, tmp_path / "out")["means"]
+    assert means["gap"] == pytest.approx(20 * np.log10(2), abs=1e-3)
+    assert means["face_gap"] == pytest.approx(20 * np.log10(2), abs=1e-3)
 
 
 def test_the_report_is_on_disk(subject, tmp_path):
