@@ -16,6 +16,7 @@ from avatar3d.geometry import rotation_from_vector
 from avatar3d.head import HeadModel
 from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS, inter_ocular
 from avatar3d.head.model import PARTS
+from avatar3d.kernels import normal_equations
 
 __all__ = [
     "DenseTargets", "FaceFit", "FaceShape", "LandmarkModel", "fit_frames", "fit_shape",
@@ -42,7 +43,8 @@ LID_PAIRS = (
     (159, 145), (158, 153), (160, 144), (157, 154), (161, 163),
 )  # fmt: skip
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318))
-_FIRST, _SECOND = torch.tensor(LID_PAIRS + LIP_PAIRS).unbind(1)
+_GAPS = torch.tensor(LID_PAIRS + LIP_PAIRS, dtype=torch.int32)
+_FIRST, _SECOND = _GAPS.long().unbind(1)
 _RIGID, _GAZE = slice(0, 6), slice(6, 10)
 _OWN = 10
 """Unknowns of a frame before its expression: rotation 3, shift 2, logarithm of depth, gaze 4."""
@@ -350,32 +352,31 @@ class _Problem:
         count = _OWN + self.weights.shape[1]
         neutral, eyes = self._neutral()
         base = model.detail_weights if detail else model.weights
-        H, g = torch.zeros(frames, count, count), torch.zeros(frames, count)
-        views, pulls, own, strengths = [], torch.zeros(478, 3), [], []
+        H, g = torch.empty(frames, count, count), torch.empty(frames, count)
+        views, pulls, slopes, strengths = [], torch.zeros(478, 3), [], []
         for rows in self._batches():
-            J, view, error = self._jacobian(neutral, eyes, rows)
+            own, view, error = self._slopes(neutral, eyes, rows)
             strength = self._strength(error, base, rows) * self.found[rows, None]
-            flat = J.flatten(1, 2)
-            weighted = flat * strength.repeat_interleave(2, 1)[..., None]
-            H[rows] = torch.bmm(weighted.transpose(1, 2), flat)
-            g[rows] = torch.bmm(error.flatten(1)[:, None], weighted)[:, 0]
+            H[rows], g[rows] = normal_equations(
+                own, view, self.expression_by_point, error, strength, _GAPS
+            )
             if shape_free:
                 pulls += _pulled(view, strength[..., None] * error).sum(0)
                 views.append(view)
-                own.append(J[..., :_OWN].clone())
+                slopes.append(_with_gaps(own))
                 strengths.append(strength)
         self._add_priors(H, g)
         if not shape_free:
             return Blocks(H, g)
-        return self._with_shape(H, g, pulls, torch.cat(views), torch.cat(own), torch.cat(strengths))
+        view, own, strength = (torch.cat(parts) for parts in (views, slopes, strengths))
+        return self._with_shape(H, g, pulls, view, own, strength)
 
-    def _jacobian(
-        self, neutral: Tensor, eyes: Tensor, rows: slice
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """J (t, Q, 2, N), view (t, 478, 2, 3) and error (t, Q, 2) in units of the objective.
+    def _slopes(self, neutral: Tensor, eyes: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Slopes (t, Q, 2, 10) by a frame's own unknowns, view (t, Q, 2, 3) and error (t, Q + G, 2)
+        in units of the objective.
 
-        The Q residuals are the landmarks and then the gaps of lids and lips; `view` is the slope
-        of pixels by points in the head frame.
+        The errors of the Q points are followed by those of the G gaps of lids and lips; `view` is
+        the slope of pixels by points in the head frame.
         """
         model, unit = self.model, self.unit
         xy, turned, depth, slopes = self._project(neutral, eyes, rows)
@@ -386,9 +387,7 @@ class _Problem:
         by_camera[..., 0, 0] = by_camera[..., 1, 1] = model.focal / unit / depth
         by_camera[..., 2] = -local / depth[..., None]
         view = by_camera @ R[:, None]
-        E = self.expression_by_point
-        whole = torch.zeros(frames, self.count + len(_FIRST), 2, _OWN + E.shape[2])
-        J = whole[:, : self.count]
+        J = torch.zeros(frames, self.count, 2, _OWN)
         x, y, w = turned.unbind(-1)
         for axis, cross in enumerate(((None, -w, y), (w, None, -x), (-y, x, None))):
             for column, value in enumerate(cross):
@@ -400,11 +399,8 @@ class _Problem:
         for column, (marks, by_yaw, by_pitch) in zip((8, 6), slopes, strict=True):
             J[:, marks, :, column] = (view[:, marks] @ by_yaw[..., None])[..., 0]
             J[:, marks, :, column + 1] = (view[:, marks] @ by_pitch[..., None])[..., 0]
-        moved = torch.bmm(view.transpose(0, 1).reshape(self.count, 2 * frames, 3), E)
-        J[..., _OWN:] = moved.view(self.count, frames, 2, -1).transpose(0, 1)
-        whole[:, self.count :] = J[:, _FIRST] - J[:, _SECOND]
         error = local - (self.target[rows] - model.center) / unit
-        return whole, view, _with_gaps(error)
+        return J, view, _with_gaps(error)
 
     def _strength(self, error: Tensor, base: Tensor, rows: slice) -> Tensor:
         """(t, Q) weights that make the squares of the residuals behave like the objective."""
@@ -454,13 +450,17 @@ class _Problem:
         """The blocks of the frames together with identity and offsets."""
         model, frames = self.model, len(H)
         modes, spread = len(self.identity), model.spread * 0.01
+        # Rows times matrices take a quarter of matrices times columns.
+        spread_back = spread.T.contiguous()
 
         def outward(s: Tensor) -> Tensor:
             """Shared unknowns to movements (478, 3)."""
-            return (s[:modes] @ model.identity).view(478, 3) + spread @ s[modes:].view(478, 3)
+            by_offsets = (s[modes:].view(478, 3).T.contiguous() @ spread_back).T
+            return (s[:modes] @ model.identity).view(478, 3) + by_offsets
 
         def inward(u: Tensor) -> Tensor:
-            return torch.cat([model.identity @ u.flatten(), (spread.T @ u).flatten()])
+            by_offsets = (u.T.contiguous() @ spread).T
+            return torch.cat([model.identity @ u.flatten(), by_offsets.flatten()])
 
         prior = torch.cat([
             torch.full((modes,), 2 * LAMBDA_IDENTITY * frames),
@@ -468,6 +468,7 @@ class _Problem:
         ])  # fmt: skip
         state = torch.cat([self.identity, self.offsets.flatten()])
         flat = own.flatten(1, 2)
+        by_unknown = flat.transpose(1, 2).contiguous()
 
         def product(x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
             # Movements of points rather than columns of the slopes: few large products, not many.
@@ -477,7 +478,7 @@ class _Problem:
             by_expression = pulled.flatten(1) @ model.expression.T
             moved = (x[:, _OWN:] @ model.expression).view(frames, 478, 3)
             other = _with_gaps(_seen(view, moved))
-            other = other + torch.bmm(flat, x[:, :_OWN, None])[..., 0].view_as(other)
+            other = other + torch.bmm(x[:, None, :_OWN], by_unknown)[:, 0].view_as(other)
             both = pulled.sum(0) + _pulled(view, strength[..., None] * other).sum(0)
             return torch.cat([by_own, by_expression], 1), inward(both) + prior * s
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from avatar3d.kernels import factor_blocks, multiply_blocks, solve_blocks
+
 __all__ = ["Blocks", "Coupling", "bounded_step"]
 
 _DAMPING = 1e-4
@@ -99,8 +101,7 @@ def bounded_step(
     diagonal = blocks.H.diagonal(dim1=1, dim2=2) + 2 * coupling.diagonal(frames)
 
     def product(x: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        # H is symmetric, and a row times a matrix takes a quarter of a matrix times a column.
-        y = torch.bmm(x[:, None], blocks.H)[:, 0] + 2 * coupling.product(x)
+        y = multiply_blocks(blocks.H, x) + 2 * coupling.product(x)
         y = y + _DAMPING * diagonal * x
         if s is None or blocks.shared_product is None:
             return y, None
@@ -109,10 +110,8 @@ def bounded_step(
 
     for _ in range(_ROUNDS):
         mask = free.to(blocks.g)
-        matrix = blocks.H * mask[:, :, None] * mask[:, None]
-        own = matrix.diagonal(dim1=1, dim2=2)
-        own += (2 * coupling.diagonal(frames) + (_DAMPING + 1e-6) * diagonal) * mask + (1 - mask)
-        factor = torch.linalg.cholesky(matrix)
+        added = 2 * coupling.diagonal(frames) + (_DAMPING + 1e-6) * diagonal
+        factor = factor_blocks(blocks.H, mask, added * mask + (1 - mask))
         y, z = product(step, shared)
         residual = -(blocks.g + y) * mask
         shared_residual = None
@@ -122,7 +121,7 @@ def bounded_step(
         def precondition(
             r: Tensor, q: Tensor | None, factor: Tensor = factor
         ) -> tuple[Tensor, Tensor | None]:
-            first = torch.cholesky_solve(r[..., None], factor)[..., 0]
+            first = solve_blocks(factor, r)
             second = q
             if q is not None and blocks.shared_preconditioner is not None:
                 second = blocks.shared_preconditioner(q)

@@ -17,6 +17,12 @@ from avatar3d.kernels.binding import (
     BoundGaussians,
     bind_gaussians,
 )
+from avatar3d.kernels.blocks import (
+    factor_blocks,
+    multiply_blocks,
+    normal_equations,
+    solve_blocks,
+)
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
 from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
@@ -32,13 +38,17 @@ __all__ = [
     "bind_gaussians",
     "decode_pixels",
     "encode_pixels",
+    "factor_blocks",
     "get_num_threads",
     "l1_ssim_loss",
+    "multiply_blocks",
+    "normal_equations",
     "outer_adamw_",
     "rasterize",
     "rasterize_mesh",
     "rasterize_with_depth",
     "set_num_threads",
+    "solve_blocks",
     "ssim",
     "torch_on_one_thread",
 ]

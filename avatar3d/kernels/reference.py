@@ -16,11 +16,15 @@ __all__ = [
     "bind",
     "decode_pixels",
     "encode_pixels",
+    "factor_blocks",
     "l1_ssim_loss",
+    "multiply_blocks",
+    "normal_equations",
     "outer_adamw",
     "project",
     "rasterize",
     "rasterize_mesh",
+    "solve_blocks",
     "ssim_map",
 ]
 
@@ -339,3 +343,41 @@ def rasterize_mesh(
         bary[box][nearer] = (weights * z[..., None])[nearer]
         depth[box][nearer] = z[nearer]
     return face, bary, depth
+
+
+def normal_equations(
+    own: Tensor, view: Tensor, basis: Tensor, error: Tensor, strength: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """J of every frame written out, then multiplied."""
+    first, second = pairs.long().unbind(1)
+    J = torch.cat([own, view @ basis], -1)
+    J = torch.cat([J, J[:, first] - J[:, second]], 1)
+    weighted = (strength[..., None, None] * J).flatten(1, 2)
+    return weighted.mT @ J.flatten(1, 2), (weighted.mT @ error.flatten(1)[..., None])[..., 0]
+
+
+def factor_blocks(H: Tensor, mask: Tensor, added: Tensor) -> Tensor:
+    """Cholesky factors of mask H mask + diag(added), with the inverse of their diagonals."""
+    upper = (H * mask[:, :, None] * mask[:, None]).triu()
+    blocks = upper + upper.triu(1).mT + torch.diag_embed(added)
+    factor, failed = torch.linalg.cholesky_ex(blocks, upper=True)
+    if failed.any():
+        raise np.linalg.LinAlgError("A block of the normal equations is not positive definite.")
+    return _inverse_diagonal(factor)
+
+
+def solve_blocks(upper: Tensor, b: Tensor) -> Tensor:
+    """x with U^T U x = b."""
+    factor = _inverse_diagonal(upper.triu())
+    return torch.cholesky_solve(b[..., None], factor, upper=True)[..., 0]
+
+
+def _inverse_diagonal(upper: Tensor) -> Tensor:
+    result = upper.clone()
+    result.diagonal(dim1=1, dim2=2).reciprocal_()
+    return result
+
+
+def multiply_blocks(H: Tensor, x: Tensor) -> Tensor:
+    """Products of blocks, of which the upper triangle is read, and x."""
+    return ((H.triu() + H.triu(1).mT) @ x[..., None])[..., 0]

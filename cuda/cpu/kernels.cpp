@@ -6,6 +6,7 @@
 #include "adam.h"
 #include "bind.h"
 #include "mesh.h"
+#include "normal_equations.h"
 #include "peak.h"
 #include "pixels.h"
 #include "raster_backward.h"
@@ -25,9 +26,11 @@ namespace avatar3d {
 #endif
 
 const Kernels* A3D_TABLE() {
-  static const Kernels table = {
-      A3D_NAME,      rasterize,   rasterize_backward, l1_ssim,       rasterize_mesh, bind,
-      bind_backward, outer_adamw, decode_pixels,      encode_pixels, spin_fma};
+  static const Kernels table = {A3D_NAME,      rasterize,        rasterize_backward,
+                                l1_ssim,       rasterize_mesh,   bind,
+                                bind_backward, outer_adamw,      decode_pixels,
+                                encode_pixels, normal_equations, factor_blocks,
+                                solve_blocks,  multiply_blocks,  spin_fma};
   return &table;
 }
 

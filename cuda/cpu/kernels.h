@@ -151,10 +151,28 @@ struct PixelInput {
   const float* color;    // (3,), behind the matte
 };
 
+// T frames of Q points with slopes by A unknowns of the frame's own and, through `view`, by E
+// common movements of the points. Their errors are followed by those of pairs of points:
+// differences.
+struct NormalInput {
+  int frames, points, pairs, own_size, basis_size;
+  const float* own;       // (T, Q, 2, A)
+  const float* view;      // (T, Q, 2, 3)
+  const float* basis;     // (Q, 3, E)
+  const float* error;     // (T, Q + pairs, 2)
+  const float* strength;  // (T, Q + pairs), not negative
+  const int32_t* pair;    // (pairs, 2)
+};
+
+struct BlockInput {
+  int frames, size;
+  const float* blocks;  // (frames, size, size)
+};
+
 struct Kernels {
   const char* name;
-  // Arrays of `images` scenes of one size and one number of Gaussians. False when a background holds
-  // NaN or infinity.
+  // Arrays of `images` scenes of one size and one number of Gaussians. False when a background
+  // holds NaN or infinity.
   bool (*rasterize)(const RasterInput*, const RasterOutput*, RasterState*, int images, int threads);
   void (*rasterize_backward)(const RasterInput*, const RasterGradient*, RasterState*, int images,
                              int threads);
@@ -166,6 +184,13 @@ struct Kernels {
   void (*outer_adamw)(const OuterAdamW&, int threads);
   void (*decode_pixels)(const PixelInput&, float* out, int threads);
   void (*encode_pixels)(const float* values, int64_t count, uint8_t* bytes, int threads);
+  // H (T, A + E, A + E) and g (T, A + E), the frame's own unknowns first
+  void (*normal_equations)(const NormalInput&, float* H, float* g, Buffer& scratch, int threads);
+  // mask and added (frames, size); false when mask H mask + diag(added) is not positive definite
+  bool (*factor_blocks)(const BlockInput&, const float* mask, const float* added, float* upper,
+                        int threads);
+  void (*solve_blocks)(const BlockInput& upper, const float* b, float* x, int threads);
+  void (*multiply_blocks)(const BlockInput&, const float* x, float* y, int threads);
   // for benchmarks; sink holds one float a thread; returns the floating-point operations done
   double (*spin_fma)(int rounds, int threads, float* sink);
 };
