@@ -146,13 +146,27 @@ def synth(
     output: Annotated[Path, typer.Option("-o", "--output", help="Video to write, .mp4.")],
     seconds: Annotated[float, typer.Option(min=0.2, max=600, help="Length.")] = 12.0,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Width and height.")] = 512,
-    seed: Annotated[int, typer.Option(help="Another number is another person.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another number is another person.")] = 0,
+    language: Annotated[str, typer.Option(help="What is spoken: en, de, fr, cmn, ja ...")] = "en",
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write the exact pose, expression, landmarks, masks, depth and phonemes "
+            "to."
+        ),
+    ] = None,
 ) -> None:
     """Make a video of a synthetic, speaking person: nobody's face, for trying things out."""
-    from avatar3d.synth import make_synthetic, write_video
+    from avatar3d.errors import UserError
+    from avatar3d.synth import make_synthetic, write_truth, write_video
 
+    if truth is not None and truth.exists():
+        raise UserError(f"{truth} exists already; give another name for the truth.")
     with _timed("Made"):
-        write_video(make_synthetic(seed, seconds, 25, size), output)
+        clip = make_synthetic(seed, seconds, 25, size, language=language)
+        write_video(clip, output)
+        if truth is not None:
+            write_truth(clip, truth)
     print(output)
 
 

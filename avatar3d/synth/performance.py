@@ -7,6 +7,7 @@ import torch
 
 from avatar3d.geometry import yaw_pitch_roll
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
+from avatar3d.synth.spoken import Spoken
 
 __all__ = ["Performance", "perform"]
 
@@ -34,7 +35,7 @@ class Performance:
         expression: (T, 52) ARKit weights; gaze: (T, 2, 2).
         head: (T, 4, 4) motion of the head from rest, in the head frame; torso: (T, 4, 4) likewise.
         loudness: (T,) in [0, 1], how far the mouth of the sound is open.
-        vowel: (T,) index of the vowel, for the colour of the sound.
+        vowel: (T,) index of the vowel, for the colour of the sound; 0 where words are spoken.
     """
 
     expression: np.ndarray
@@ -45,14 +46,20 @@ class Performance:
     vowel: np.ndarray
 
 
-def perform(rng: np.random.Generator, frames: int, fps: float) -> Performance:
-    """A person talking for a while, with pauses."""
+def perform(
+    rng: np.random.Generator, frames: int, fps: float, spoken: Spoken | None = None
+) -> Performance:
+    """A person talking for a while, with pauses: the given words, else a babble of vowels."""
     time = np.arange(frames) / fps
-    loudness, mouth, vowel = _speech(rng, time)
-    expression = np.zeros((frames, len(ARKIT_52)), np.float32)
-    for index, shape in enumerate(_VOWELS):
-        for name, weight in shape.items():
-            expression[:, ARKIT_INDEX[name]] += weight * mouth[:, index]
+    if spoken is not None:
+        expression, loudness = spoken.expression.copy(), spoken.loudness
+        vowel = np.zeros(frames, int)
+    else:
+        loudness, mouth, vowel = _speech(rng, time)
+        expression = np.zeros((frames, len(ARKIT_52)), np.float32)
+        for index, shape in enumerate(_VOWELS):
+            for name, weight in shape.items():
+                expression[:, ARKIT_INDEX[name]] += weight * mouth[:, index]
     blink = _blinks(rng, time)
     brow = 0.5 * np.clip(_drift(rng, time, 0.35), 0, 1)
     smile = 0.25 * np.clip(_drift(rng, time, 0.2), 0, 1)

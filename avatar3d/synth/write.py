@@ -1,6 +1,7 @@
 """Put a synthetic clip on disk: as a video, or as the Subject that a perfect capture would make."""
 
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import numpy as np
 
 from avatar3d.audio import features
 from avatar3d.audio.files import save_wav
-from avatar3d.io.atomic import atomic_path, atomic_write
+from avatar3d.io.atomic import atomic_folder, atomic_path, atomic_write
 from avatar3d.io.images import write_image
 from avatar3d.io.video import write_video as encode
 from avatar3d.subject import Subject, SubjectInfo, Tracking
 from avatar3d.synth.clip import SyntheticClip, to_bytes
 
-__all__ = ["write_subject", "write_video"]
+__all__ = ["write_subject", "write_truth", "write_video"]
+
+_DEPTH_UNIT = 1e-4
+"""Metres of one step of the depth pictures."""
 
 
 def write_video(clip: SyntheticClip, path: str | Path) -> None:
@@ -43,6 +47,22 @@ def write_subject(clip: SyntheticClip, folder: str | Path) -> Subject:
         np.savez_compressed(handle, **arrays)
     _write_info(clip, folder)
     return Subject(folder)
+
+
+def write_truth(clip: SyntheticClip, folder: str | Path) -> None:
+    """Everything that is known exactly: a Subject folder with two additions, in one step.
+
+    `depth/000000.png` has 16-bit tenths of a millimetre along the camera's axis, 0 on the
+    background; `phonemes.json` lists [IPA, start, end] in seconds.
+    """
+    with atomic_folder(folder) as temporary:
+        write_subject(clip, temporary)
+        (temporary / "depth").mkdir()
+        for index in range(len(clip)):
+            depth = (clip.depth(index) / _DEPTH_UNIT + 0.5).astype(np.uint16)
+            write_image(temporary / "depth" / f"{index:06d}.png", depth)
+        text = json.dumps([list(phoneme) for phoneme in clip.phonemes], ensure_ascii=False)
+        atomic_write(temporary / "phonemes.json", text + "\n")
 
 
 def tracking(clip: SyntheticClip) -> Tracking:
