@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
+from avatar3d.io.packets import packets
 
 __all__ = [
     "MAX_SECONDS", "SAMPLE_RATE", "SoundTrack", "extract_audio", "load_audio", "save_wav",
@@ -185,7 +186,7 @@ def _frames(container: Any) -> Iterator[Any]:
     import av
 
     good, damage = 0, None
-    for packet in container.demux(container.streams.audio[0]):
+    for packet in packets(container, container.streams.audio[0]):
         try:
             frames = packet.decode()
         except av.InvalidDataError as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
+from avatar3d.io.packets import packets
 from avatar3d.io.tone import HDR_CURVES, ToneMapper
 
 if TYPE_CHECKING:
@@ -357,13 +358,9 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
     import av
 
     broken = 0
-    packets = container.demux(stream)
-    while True:
+    for packet in packets(container, stream):
         try:
-            packet = next(packets)
             frames = packet.decode()
-        except StopIteration:
-            return
         except av.error.FFmpegError as error:
             broken += 1
             if broken > _MAX_BROKEN_PACKETS:
@@ -470,7 +467,7 @@ def _rate(path: Path, stream: Any, whole: bool = False) -> tuple[float, float]:
         return declared, 0.0
     times: list[float] = []
     with _opened(path) as (container, own):
-        for packet in container.demux(own):
+        for packet in packets(container, own):
             if packet.pts is not None and packet.time_base is not None:
                 times.append(float(packet.pts * packet.time_base))
             if len(times) >= _RATE_PACKETS and not whole:

@@ -10,6 +10,7 @@ from scipy.signal import resample_poly
 
 from avatar3d.audio import SAMPLE_RATE, extract_audio, files, load_audio, save_wav
 from avatar3d.errors import UserError
+from avatar3d.io.packets import packets
 
 
 def chirp(rate: int, seconds: float = 1.0, top: float = 3000.0) -> np.ndarray:
@@ -145,3 +146,16 @@ def test_endless_sound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     save_wav(tmp_path / "a.wav", chirp(16_000))
     with pytest.raises(UserError, match="longer"):
         load_audio(tmp_path / "a.wav")
+
+
+def test_a_track_that_turns_up_midway_ends_the_sound(tmp_path: Path, monkeypatch) -> None:
+    """PyAV raises IndexError where a damaged transport stream announces one."""
+    path = write(tmp_path / "a.wav", chirp(16_000)[None], 16_000, "pcm_s16le")
+
+    class Damaged:
+        def demux(self, stream: object):
+            with av.open(str(path)) as container:
+                yield next(container.demux(audio=0))
+            raise IndexError("list index out of range")
+
+    assert len(list(packets(Damaged(), None))) == 1
