@@ -2,8 +2,8 @@
 
 import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from avatar3d.progress import say
 
 if TYPE_CHECKING:
     from avatar3d.capture import CaptureConfig
+    from avatar3d.training.events import Event
 
 __all__ = ["app"]
 
@@ -207,6 +208,10 @@ def train(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Avatar file [SUBJECT.a3d].")
     ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Show the avatar in the browser as it grows.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="First port to try with --view.")] = 8080,
 ) -> None:
     """Train an avatar; run it again to continue where it was stopped."""
     from avatar3d.config import compose
@@ -215,8 +220,16 @@ def train(
 
     config = compose("training", TrainingConfig, overrides or ())
     output = output or Path(f"{subject.name.removesuffix('.subject')}.a3d")
-    with _timed("Trained"):
-        run(subject, output, config)
+    with ExitStack() as stack:
+        watchers: list[Callable[[Event], None]] = []
+        if view:
+            from avatar3d.viewer.training import TrainingViewer
+
+            watcher = TrainingViewer(port)
+            stack.callback(watcher.stop)
+            watchers.append(watcher)
+        stack.enter_context(_timed("Trained"))
+        run(subject, output, config, watchers)
     print(output)
 
 

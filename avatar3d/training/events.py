@@ -17,8 +17,22 @@ __all__ = [
     "Preview",
     "PreviewClip",
     "Said",
+    "Started",
     "Step",
 ]
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins or goes on.
+
+    Listeners may call `avatar`, the avatar as it is, and `preview` of one of the training
+    `frames` (n,) while they handle an event.
+    """
+
+    avatar: Callable[[], SplatAvatar]
+    preview: "Callable[[int], Preview]"
+    frames: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -88,4 +102,6 @@ class Done:
     avatar: SplatAvatar
 
 
-Event = Step | FrameRefined | HeldBack | Said | Preview | PreviewClip | Checkpointed | Done
+Event = (
+    Started | Step | FrameRefined | HeldBack | Said | Preview | PreviewClip | Checkpointed | Done
+)

@@ -38,10 +38,11 @@ from avatar3d.training.events import (
     Preview,
     PreviewClip,
     Said,
+    Started,
     Step,
 )
 from avatar3d.training.losses import Losses, Sample
-from avatar3d.training.optimize import SplatAdamW, keep_in_bounds, raise_eps, set_rate
+from avatar3d.training.optimize import Average, SplatAdamW, keep_in_bounds, raise_eps, set_rate
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
 from avatar3d.training.schedule import CHECK_EVERY, Schedule
@@ -104,6 +105,7 @@ class SplatTraining:
             yield from self._events()
 
     def _events(self) -> Iterator[Event]:
+        yield Started(self.avatar, self._preview, self.frames)
         for phase in _PHASES[_PHASES.index(self.phase) :]:
             if phase != self.phase:
                 self._enter(phase)
@@ -131,6 +133,7 @@ class SplatTraining:
             self.optimizer.step()
             keep_in_bounds(self.parameters)
             self.iteration += 1
+            self.average.update(self.iteration)
             if self.iteration == _EPS_AFTER:
                 raise_eps(self.optimizer)
             values = {name: float(term.detach()) for name, term in terms.items()}
@@ -141,12 +144,13 @@ class SplatTraining:
                 yield self._preview(int(self.frames[len(self.frames) // 2]))
             if self.phase == "final" and self.iteration % _CLIP_EVERY == 0:
                 yield PreviewClip(self._clip, self.subject.fps)
+        self.average.settle()
 
     def _look(self) -> Iterator[Event]:
         """Every now and then, how well the frames held back are met."""
         if self.phase != "final" or self.iteration % CHECK_EVERY or not len(self.held_back):
             return
-        with torch.no_grad():
+        with torch.no_grad(), self.average.shown():
             samples = (self._sample(int(frame), flat=False) for frame in self.held_back)
             losses = [float(self.losses.picture(self._draw, sample)) for sample in samples]
         loss = float(np.mean(losses))
@@ -227,6 +231,7 @@ class SplatTraining:
         self.losses = Losses(self.config, Priors(state, self.config, self.device))
         self.rig = SplatRig(state, self.device)
         self.parameters = SplatParameters(state, self.device)
+        self.average = Average(self.parameters)
         self._faces: dict[int, FaceParameters] = {}
 
     def _make_refiner(self) -> Refiner:
@@ -249,7 +254,8 @@ class SplatTraining:
     @torch.no_grad()
     def _preview(self, frame: int) -> Preview:
         sample = self._sample(frame, flat=False)
-        rendered, _ = self._draw(sample)
+        with self.average.shown():
+            rendered, _ = self._draw(sample)
         panels = torch.cat([sample.image, rendered, ((rendered - sample.image) * 5).abs()], 1)
         return Preview(self.iteration, frame, encode_pixels(panels).cpu().numpy())
 
@@ -258,15 +264,17 @@ class SplatTraining:
         """Frames beside their renders, for as long as a preview lasts."""
         for frame in self.frames[: round(_CLIP_SECONDS * self.subject.fps)]:
             sample = self._sample(int(frame), flat=False)
-            pair = torch.cat([sample.image, self._draw(sample)[0]], 1)
+            with self.average.shown():
+                pair = torch.cat([sample.image, self._draw(sample)[0]], 1)
             yield encode_pixels(pair).cpu().numpy()
 
     def avatar(self) -> SplatAvatar:
         """The avatar as it is now."""
-        self.parameters.write_to(self.state)
+        with self.average.shown():
+            self.parameters.write_to(self.state)
         motion = self.tracking.motion(self.subject.fps)
         return SplatAvatar(
-            state=self.state,
+            state=replace(self.state),  # its arrays are replaced, not changed, as training goes on
             background=self.subject.background,
             idle_motion=motion.slice(0, min(len(motion), round(_IDLE_SECONDS * motion.fps))),
             driver=None,
@@ -310,6 +318,8 @@ class SplatTraining:
         extra = header["extra"]
         self.phase, self.iteration = extra["phase"], extra["iteration"]
         self.schedule.restore(extra["schedule"])
+        means = {name: tensors[f"average.{name}"] for name in SplatParameters.NAMES}
+        self.average.restore(means, extra["averaged"])
         if "tracking.head" in tensors:
             refined = self._with_refined(tensors)
             if self.phase == "refine":
@@ -331,6 +341,7 @@ class SplatTraining:
     def _save(self) -> Checkpointed:
         tracking = self.refiner.result() if self.refiner is not None else self.tracking
         tensors = {f"parameters.{n}": getattr(self.parameters, n) for n in SplatParameters.NAMES}
+        tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
         tensors |= {
             f"state.{f.name}": torch.as_tensor(np.array(getattr(self.state, f.name), order="C"))
             for f in fields(SplatState)
@@ -348,6 +359,7 @@ class SplatTraining:
         extra: dict[str, Any] = {
             "phase": self.phase,
             "iteration": self.iteration,
+            "averaged": self.average.count,
             "schedule": self.schedule.state(),
         }
         path = checkpoint.save(self.run, step, tensors, self.optimizer, self.rng, extra)

@@ -1,14 +1,17 @@
 """The optimiser of a splat avatar: rates, decay and bounds of every attribute."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avatar3d.avatar.deform import SplatParameters
 from avatar3d.kernels import OuterGradient, outer_adamw_
 
-__all__ = ["SplatAdamW", "keep_in_bounds", "raise_eps", "set_rate"]
+__all__ = ["Average", "SplatAdamW", "keep_in_bounds", "raise_eps", "set_rate"]
 
 # (learning rate, decoupled decay per step at full rate); positions in metres.
 _RATES = {
@@ -22,6 +25,7 @@ _RATES = {
     "bias": (2e-3, 0.0),
 }
 _SAMPLE = 100_000
+_AVERAGE_EVERY, _AVERAGE_DECAY = 5, 0.9  # iterations; of what was before, each time
 _SMALLEST, _LARGEST = math.log(8e-5), math.log(8e-3)  # metres
 
 
@@ -67,6 +71,61 @@ class SplatAdamW(torch.optim.AdamW):
             eps=group["eps"],
             weight_decay=group["weight_decay"],
         )
+
+
+class Average:
+    """A running mean of the parameters over the last fifty iterations or so.
+
+    One frame at a time pulls them about; their mean is as good as a much longer training.
+
+    Attributes:
+        values: by name; count: how often `update` took them in.
+    """
+
+    def __init__(self, parameters: SplatParameters) -> None:
+        self._parameters = parameters
+        self.values = {
+            name: getattr(parameters, name).detach().clone() for name in SplatParameters.NAMES
+        }
+        self.count = 0
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Take the parameters in, every few iterations."""
+        if iteration % _AVERAGE_EVERY:
+            return
+        self.count += 1
+        share = max(1 - _AVERAGE_DECAY, 1 / self.count)
+        for name, value in self.values.items():
+            value.lerp_(getattr(self._parameters, name), share)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The parameters are their mean for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Make the mean the parameters."""
+        if not self.count:
+            return
+        for name, value in self.values.items():
+            getattr(self._parameters, name).copy_(value)
+
+    def restore(self, values: dict[str, Tensor], count: int) -> None:
+        """Go on from the `values` and `count` of another."""
+        for name, value in self.values.items():
+            value.copy_(values[name])
+        self.count = count
+
+    def _swap(self) -> None:
+        for name, value in self.values.items():
+            parameter = getattr(self._parameters, name)
+            self.values[name], parameter.data = parameter.data, value
 
 
 def _groups(parameters: SplatParameters) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class Schedule:
     """
 
     config: TrainingConfig
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     total: int = 0
     losses: list[float] = field(default_factory=list)
     converged: bool = False
@@ -48,7 +48,7 @@ class Schedule:
     rate_then: float = 1.0
     spent: float = 0.0
     _step_seconds: float = 0.0
-    _mark: tuple[int, float] = (0, 0.0)
+    _mark: tuple[int, float] = (-1, 0.0)
 
     def __post_init__(self) -> None:
         self.total = self.total or self.config.iterations

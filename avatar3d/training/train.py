@@ -38,7 +38,7 @@ def train(
     subject: Subject | str | Path,
     output: str | Path,
     config: TrainingConfig | None = None,
-    listeners: tuple[Callable[[Event], None], ...] = (),
+    listeners: Sequence[Callable[[Event], None]] = (),
 ) -> SplatAvatar:
     """Train an avatar and write it to `output`.
 

@@ -70,6 +70,7 @@ class LiveViewer:
         self.port: int = self._server.get_port()
         self._frame = 0  # of the captured motion while it plays
         self._shown: dict[int, Any] = {}  # what each window shows, to draw only what is new
+        self._panel: Any = None  # a picture above the controls
         self._running = True
         self._controls = self._add_controls(self._server.gui)
         self._place_camera(self._server)
@@ -81,6 +82,17 @@ class LiveViewer:
         self._running = False
         self._thread.join(10)
         self._server.stop()
+
+    def show(self, avatar: "SplatAvatar", panel: np.ndarray | None = None) -> None:
+        """Show another state of the avatar, and a picture (H, W, 3) uint8 above the controls."""
+        self.avatar = avatar
+        self._shown.clear()
+        if panel is None:
+            return
+        if self._panel is None:
+            self._panel = self._server.gui.add_image(panel, order=-1, format="jpeg")
+        else:
+            self._panel.image = panel
 
     def motion(self) -> Motion:
         """One frame: what the controls say, or the captured motion while it plays."""

@@ -19,7 +19,7 @@ from avatar3d.head import HeadModel
 from avatar3d.subject import Subject
 from avatar3d.training import TrainingConfig, checkpoint, train
 from avatar3d.training.data import select_frames
-from avatar3d.training.events import Done, Event, Step
+from avatar3d.training.events import Done, Event, Started, Step
 from avatar3d.training.loop import SplatTraining
 
 SMALL = TrainingConfig(
@@ -48,6 +48,8 @@ def _run(subject: Subject, head: HeadModel, run: Path, stop_after: int | None = 
     training = SplatTraining(subject, head, SMALL, run)
     events: list[Event] = []
     for event in training.events():
+        if isinstance(event, Started):
+            continue
         events.append(event)
         if stop_after is not None and len(events) == stop_after:
             training.stopping = True
