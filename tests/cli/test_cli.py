@@ -136,6 +136,8 @@ def test_settings_are_listed(run_here):
         (("export", "nowhere.a3d", "-o", "out.html"), ["nowhere.a3d"]),
         (("export", "nowhere.csv", "-o", "out.npz"), ["nowhere.csv"]),
         (("import", "nowhere", "-o", "out"), ["nowhere"]),
+        (("synth", "-o", "a.mp4", "--language", "tlh"), ["tlh", "cmn"]),
+        (("synth", "-o", "a.txt", "--seconds", "0.2", "--size", "64"), ["a.txt", ".mp4"]),
         (("head", "nowhere.pkl"), ["nowhere.pkl"]),
         (("head", "nobody"), ["'nobody'", "anny"]),
         (("evaluate", "nowhere.a3d", "--subject", "nowhere"), ["nowhere"]),

@@ -1,11 +1,20 @@
+import json
+
 import numpy as np
 import pytest
 
 from avatar3d.errors import UserError
 from avatar3d.head import load_head
 from avatar3d.head.landmarks import eye_aperture, lip_gap
+from avatar3d.io.images import read_image
 from avatar3d.subject import PARSING_LABELS, Subject
-from avatar3d.synth import SyntheticClip, make_synthetic, write_subject, write_video
+from avatar3d.synth import (
+    SyntheticClip,
+    make_synthetic,
+    write_subject,
+    write_truth,
+    write_video,
+)
 from avatar3d.synth.clip import to_bytes
 
 LABEL = {name: index for index, name in enumerate(PARSING_LABELS)}
@@ -131,3 +140,62 @@ def test_a_detector_trained_on_people_finds_the_face(clip):
             error = np.linalg.norm(points - large.landmarks[index], axis=1)
             eyes = np.linalg.norm(large.landmarks[index, 468] - large.landmarks[index, 473])
             assert np.median(error) < 0.06 * eyes
+
+
+@pytest.fixture(scope="module")
+def spoken(clip) -> SyntheticClip:
+    pytest.importorskip("espeakng_loader")
+    return make_synthetic(seed=3, seconds=3.0, fps=25, size=96, head=clip.head, language="en")
+
+
+def test_spoken_words_close_the_lips_where_they_should(spoken):
+    """p, b and m are said with closed lips, open vowels are not; nothing is heard in between."""
+    assert len(spoken.samples) == 3 * spoken.rate
+    assert len(spoken.phonemes) > 12
+    gap = lip_gap(spoken.landmarks)
+    time = np.arange(len(spoken)) / spoken.fps
+
+    def gaps(sounds: str) -> np.ndarray:
+        inside = [
+            (time >= p.start - 0.02) & (time < p.end)
+            for p in spoken.phonemes
+            if p.ipa.strip("ˈˌː")[:1] in sounds
+        ]
+        return gap[np.any(inside, axis=0)]
+
+    assert np.median(gaps("pbm")) < 0.5 * np.median(gaps("aæɒɐ"))
+    silent = np.ones(len(spoken.samples), bool)
+    for phoneme in spoken.phonemes:
+        first, last = (round(t * spoken.rate) for t in (phoneme.start - 0.02, phoneme.end + 0.1))
+        silent[max(first, 0) : last] = False
+    assert silent.sum() > 0.1 * spoken.rate
+    loud = np.sqrt(np.mean(spoken.samples**2))
+    assert np.sqrt(np.mean(spoken.samples[silent] ** 2)) < 0.1 * loud
+
+
+def test_another_language_is_other_sounds_and_an_unknown_one_is_refused(clip, spoken):
+    german = make_synthetic(3, 3.0, 25, 96, clip.head, language="de")
+    assert {p.ipa for p in german.phonemes} != {p.ipa for p in spoken.phonemes}
+    with pytest.raises(UserError, match="'tlh'"):
+        make_synthetic(3, 1.0, 25, 96, clip.head, language="tlh")
+
+
+def test_depth_is_that_of_the_vertices(clip):
+    """Of the visible landmarks, by their own vertices; background is 0."""
+    depth, picture = clip.depth(12), clip.picture(12)
+    assert (depth[picture.alpha == 1] > 0).all()
+    assert (depth[picture.alpha == 0] == 0).all()
+    inner = [4, 10, 152, 50, 280, 168]
+    points = clip.head.landmarks_of(clip.vertices(12))[inner]
+    column, row = np.floor(clip.camera.project(points)).astype(int).T
+    np.testing.assert_allclose(depth[row, column], points[:, 2], atol=2e-3)
+
+
+def test_the_truth_on_disk(clip, spoken, tmp_path):
+    write_truth(spoken, tmp_path / "truth")
+    subject = Subject(tmp_path / "truth")
+    np.testing.assert_allclose(subject.tracking.landmarks, spoken.landmarks, atol=1e-3)
+    stored = read_image(tmp_path / "truth/depth/000031.png")
+    np.testing.assert_allclose(stored * 1e-4, spoken.depth(31), atol=6e-5)
+    told = json.loads((tmp_path / "truth/phonemes.json").read_text())
+    assert [tuple(entry) for entry in told] == [tuple(p) for p in spoken.phonemes]
