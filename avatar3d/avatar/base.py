@@ -50,6 +50,10 @@ class Avatar(Protocol):
         """A picture (H, W, 3) uint8 per frame of the motion."""
         ...
 
+    def confidence(self, motion: Motion) -> np.ndarray:
+        """(T,) in [0, 1]: how much of the expression that each frame asks for was filmed."""
+        ...
+
     def to(self, device: str) -> "Avatar":
         """The same avatar, drawn on another device: "cpu" or "cuda"."""
         ...

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar3d.avatar.confidence import confidence
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import predict_torso
@@ -105,6 +106,10 @@ class SplatAvatar:
             for face in self._faces(motion):
                 image, _ = self._rasterize(face, camera or self.camera, plate)
                 yield encode_pixels(image).cpu().numpy()
+
+    def confidence(self, motion: Motion) -> np.ndarray:
+        """(T,) how much of each frame's expression was filmed; see `avatar3d.avatar.confidence`."""
+        return confidence(self.state, motion)
 
     def save(self, path: str | Path) -> None:
         """Write the avatar to `NAME.a3d`; see `avatar3d.avatar.file`."""

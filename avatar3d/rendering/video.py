@@ -14,6 +14,7 @@ from avatar3d.progress import say, track
 __all__ = ["render"]
 
 _FAR = np.deg2rad(45)
+_SURE = 0.6  # a smile half as wide again as any that was filmed is still above it
 
 
 def render(
@@ -38,12 +39,7 @@ def render(
         UserError: the output or the sound cannot be written or read, or there is no such device.
     """
     avatar = avatar.to(str(pick_device(device)))
-    turn = _largest_turn(motion)
-    if turn > _FAR:
-        say(
-            f"The head turns up to {np.rad2deg(turn):.0f} degrees from its usual pose; beyond "
-            f"{np.rad2deg(_FAR):.0f} most of what shows was never filmed."
-        )
+    _warn(avatar, motion)
 
     def frames() -> Iterator[np.ndarray]:
         yield from track(
@@ -51,6 +47,24 @@ def render(
         )
 
     write_video(output, frames(), motion.fps, audio=audio)
+
+
+def _warn(avatar: Avatar, motion: Motion) -> None:
+    """Say what of a motion lies beyond what the avatar was made from."""
+    turn = _largest_turn(motion)
+    if turn > _FAR:
+        say(
+            f"The head turns up to {np.rad2deg(turn):.0f} degrees from its usual pose; beyond "
+            f"{np.rad2deg(_FAR):.0f} most of what shows was never filmed."
+        )
+    sure = avatar.confidence(motion)
+    unsure = sure < _SURE
+    if unsure.any():
+        say(
+            f"{unsure.mean():.0%} of the frames ask for more expression than was filmed, "
+            f"confidence {sure.min():.2f} at {sure.argmin() / motion.fps:.1f} s; there the face "
+            "follows the head model alone."
+        )
 
 
 def _largest_turn(motion: Motion) -> float:
