@@ -59,19 +59,24 @@ class Spares(Generic[B]):
 
 
 @contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """Frames are worked on in parallel; OpenCV's and torch's threads would only get in the way."""
+def single_threaded(torch_too: bool = True) -> Iterator[None]:
+    """Frames are worked on in parallel; the threads of OpenCV, of numpy's linear algebra and of
+    torch would only get in the way: they wait for each other by spinning."""
     import cv2
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    if torch_too:
+        torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     finally:
         cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
+        if torch_too:
+            torch.set_num_threads(before[1])
 
 
 @contextlib.contextmanager

@@ -1,18 +1,17 @@
 """`capture`: runs the stages in a hidden folder and puts the finished Subject in place."""
 
-import contextlib
 import hashlib
 import os
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from avatar3d.audio.transformer import check_speech_model
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.embedding import detected_embedding
+from avatar3d.capture.parallel import single_threaded
 from avatar3d.capture.stages import STAGES, landmark_models
 from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, run_stages, stage_keys
 from avatar3d.errors import UserError
@@ -115,24 +114,11 @@ def _check_first(
 
 def _run(workspace: Workspace, stages: tuple[Stage, ...], keys: dict[str, str]) -> list[str]:
     try:
-        with _single_threaded_opencv():
+        with single_threaded(torch_too=False):
             return run_stages(workspace, stages, keys)
     except RejectedClip:
         shutil.rmtree(workspace.folder, ignore_errors=True)
         raise
-
-
-@contextlib.contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Frames are worked on in parallel; OpenCV's own threads would only get in the way."""
-    import cv2
-
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _check_output(output: Path) -> None:
