@@ -3,9 +3,10 @@
 import numpy as np
 
 from avatar3d.capture.check_stage import frame_checks, good_frames
+from avatar3d.capture.clip_colors import learn_colors
 from avatar3d.capture.matte import Segmenter, refine_matte
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
-from avatar3d.capture.parsing import learn_colors, parse_frame
+from avatar3d.capture.parsing import Observed, parse_frames
 from avatar3d.capture.plate import background_plate
 from avatar3d.capture.workspace import Workspace, spread
 from avatar3d.head import ShapedHead
@@ -18,6 +19,8 @@ __all__ = ["decode", "matte", "parsing", "plate"]
 
 _COLOR_FRAMES = 24
 _PLATE_FRAMES = 90
+_RUN = 32
+"""Frames labelled one after the other, each with a look at its neighbours."""
 
 
 def decode(workspace: Workspace) -> None:
@@ -73,42 +76,63 @@ def parsing(workspace: Workspace) -> None:
     chosen = usable[spread(len(usable), _COLOR_FRAMES)]
     colors = learn_colors((workspace.frame(i), workspace.matte(i), points[i]) for i in chosen)
     shaped = workspace.head.shaped(fitted["identity"], fitted["offsets"])
-    size = workspace.width, workspace.height
+    find_ears = EarFinder(shaped, workspace.K, workspace.width, workspace.height)
+    shots = frame_checks(workspace).segments
 
-    def work(index: int) -> None:
-        path = workspace.parsing_path(index)
-        if path.is_file():
-            return
-        labels = np.zeros((workspace.height, workspace.width), np.uint8)
-        if found[index]:
-            ears = ear_mask(shaped, fitted["poses"][index], workspace.K, *size)
-            image, alpha = workspace.frame(index), workspace.matte(index)
-            labels = parse_frame(image, alpha, points[index], colors, ears)
-        write_image(path, labels)
+    def observe(index: int) -> Observed | None:
+        if not found[index]:
+            return None
+        image, alpha = workspace.frame(index), workspace.matte(index)
+        ears = find_ears(fitted["poses"][index])
+        return Observed(image, alpha, points[index], ears, int(shots[index]))
 
-    done = parallel_map(work, range(workspace.frames), workspace.workers)
-    for _ in track(done, "Labelling the picture", workspace.frames):
+    def work(frames: range) -> int:
+        if not all(workspace.parsing_path(i).is_file() for i in frames):
+            labelled = parse_frames(observe, frames, workspace.frames, colors)
+            nothing = np.zeros((workspace.height, workspace.width), np.uint8)
+            for index, labels in zip(frames, labelled, strict=True):
+                write_image(workspace.parsing_path(index), nothing if labels is None else labels)
+        return len(frames)
+
+    parts = (
+        range(first, min(first + _RUN, workspace.frames))
+        for first in range(0, workspace.frames, _RUN)
+    )
+    done = parallel_map(work, parts, workspace.workers)
+    every = (None for count in done for _ in range(count))
+    for _ in track(every, "Labelling the picture", workspace.frames):
         pass
 
 
-def ear_mask(
-    shaped: ShapedHead, pose: np.ndarray, K: np.ndarray, width: int, height: int
-) -> np.ndarray:
-    """(H, W) bool: pixels where the fitted head shows an ear; rendered at a third of the size."""
-    import cv2
+class EarFinder:
+    """Where the fitted head shows an ear: pose (4, 4) to (h, w) bool, a third of the frame's size.
 
-    from avatar3d.kernels import rasterize_mesh
+    Args:
+        shaped: the fitted head.
+        K: (3, 3); width, height: of the frame, in pixels.
+    """
 
-    model = shaped.model
-    camera = shaped.vertices @ pose[:3, :3].T + pose[:3, 3]
-    pixels = camera @ K.T
-    points = np.column_stack([pixels[:, :2] / pixels[:, 2:] / 3, camera[:, 2]]).astype(np.float32)
-    size = (-(-width // 3), -(-height // 3))
-    face, _, _ = rasterize_mesh(points, model.faces, *size)
-    is_ear = (model.part[model.faces] == PARTS.index("ears")).sum(1) >= 2
-    seen = (is_ear[face] & (face >= 0)).astype(np.uint8)
-    full = cv2.resize(seen, (size[0] * 3, size[1] * 3), interpolation=cv2.INTER_NEAREST)
-    return full[:height, :width] > 0
+    def __init__(self, shaped: ShapedHead, K: np.ndarray, width: int, height: int) -> None:
+        model, points = shaped.model, shaped.vertices
+        is_ear = model.part == PARTS.index("ears")
+        near = np.isin(
+            model.part, [PARTS.index(name) for name in ("ears", "face", "scalp", "neck")]
+        )
+        faces = model.faces[near[model.faces].all(1)]
+        used, corners = np.unique(faces, return_inverse=True)
+        self._points, self._K = points[used], K
+        self._faces = corners.reshape(-1, 3).astype(np.int32)
+        self._is_ear = np.append(is_ear[faces].sum(1) >= 2, False)  # -1 is no triangle
+        self._size = (-(-width // 3), -(-height // 3))
+
+    def __call__(self, pose: np.ndarray) -> np.ndarray:
+        from avatar3d.kernels import rasterize_mesh
+
+        camera = self._points @ pose[:3, :3].T + pose[:3, 3]
+        pixels = camera @ self._K.T
+        points = np.column_stack([pixels[:, :2] / pixels[:, 2:] / 3, camera[:, 2]])
+        face, _, _ = rasterize_mesh(points.astype(np.float32), self._faces, *self._size)
+        return self._is_ear[face]
 
 
 def plate(workspace: Workspace) -> None:

@@ -14,7 +14,8 @@ from avatar3d.capture.refine_stage import refine
 from avatar3d.capture.report import advice, quality_numbers, quality_page
 from avatar3d.capture.tracking_stages import fit, landmarks, torso
 from avatar3d.capture.workspace import CACHE, Stage, Workspace, spread
-from avatar3d.io.atomic import atomic_path, atomic_write
+from avatar3d.io.arrays import write_arrays
+from avatar3d.io.atomic import atomic_write
 from avatar3d.io.images import read_image
 from avatar3d.subject import Tracking
 
@@ -62,9 +63,7 @@ def store_sound(workspace: Workspace, source: Path | None, start_seconds: float)
         arrays["transformer"] = transformer_features(
             samples, workspace.fps, workspace.frames, folder
         )
-    target = workspace.path("audio_features.npz")
-    with atomic_path(target) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, **arrays)
+    write_arrays(workspace.path("audio_features.npz"), arrays)
 
 
 def report(workspace: Workspace) -> None:
@@ -110,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
     ),
-    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=5),
+    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=6),
     Stage(
         "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from avatar3d.capture.clip_colors import ClipColors, learn_colors
 from avatar3d.capture.matte import Segmenter, refine_matte
-from avatar3d.capture.parsing import ClipColors, learn_colors, parse_frame
+from avatar3d.capture.parsing import Observed, parse_frame, parse_frames
 from avatar3d.capture.plate import background_plate
 from avatar3d.head.landmarks import FACE_OVAL
 from avatar3d.subject import PARSING_LABELS
@@ -36,7 +37,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 def test_labels_agree_with_the_truth(person, samples, colors):
     image, matte, points = samples[2]
     truth = person.picture(16).label
-    labels = parse_frame(image, matte, points, colors)
+    labels = parse_frame(Observed(image, matte, points), colors)
     face = [LABEL[n] for n in ("skin", "nose", "lips", "brows", "mouth_interior", "teeth")]
     eyes = [LABEL["left_eye"], LABEL["right_eye"]]
     for name, wanted, least in (
@@ -51,13 +52,14 @@ def test_labels_agree_with_the_truth(person, samples, colors):
 
 def test_every_label_is_near_the_truth(person, samples, colors):
     """Intersection over union over the frames, of labels that are more than a few pixels."""
-    from avatar3d.capture.picture_stages import ear_mask
+    from avatar3d.capture.picture_stages import EarFinder
 
-    shaped, size, count = person.head.shaped(person.identity), (320, 320), len(LABEL)
+    count = len(LABEL)
+    find_ears = EarFinder(person.head.shaped(person.identity), person.camera.K, 320, 320)
     confusion = np.zeros((count, count))
     for number, (image, matte, points) in enumerate(samples):
-        ears = ear_mask(shaped, person.T_camera_head[8 * number], person.camera.K, *size)
-        own = parse_frame(image, matte, points, colors, ears)
+        ears = find_ears(person.T_camera_head[8 * number])
+        own = parse_frame(Observed(image, matte, points, ears), colors)
         pairs = person.picture(8 * number).label.astype(int) * count + own
         confusion += np.bincount(pairs.ravel(), minlength=count**2).reshape(count, count)
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
@@ -81,20 +83,85 @@ def test_hair_over_the_rim_of_the_face_stays_hair(person, samples, colors):
     cv2.fillPoly(inner, [(middle + 0.9 * (oval - middle)).round().astype(np.int32)], 1)
     fringe = (inner == 0) & (matte > 250) & (np.arange(matte.shape[0])[:, None] < points[33, 1])
     image[fringe] = np.median(image[person.picture(0).label == LABEL["hair"]], axis=0)
-    labels = parse_frame(image, matte, points, colors)
+    labels = parse_frame(Observed(image, matte, points), colors)
     assert (labels[fringe & (face > 0)] == LABEL["hair"]).mean() > 0.6
+
+
+def test_still_regions_do_not_flicker(samples, colors):
+    """The same picture under new noise: labels change less when judged with their neighbours."""
+    rng = np.random.default_rng(0)
+    image, matte, points = samples[0]
+    noisy = [
+        Observed(
+            (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8), matte, points
+        )
+        for _ in range(7)
+    ]
+    alone = np.stack([parse_frame(frame, colors) for frame in noisy])
+    together = np.stack(list(parse_frames(lambda i: noisy[i], range(7), 7, colors)))
+    changes = [(np.diff(labels.astype(int), axis=0) != 0).mean() for labels in (alone, together)]
+    assert changes[1] < 0.7 * changes[0]
+
+
+def test_neighbours_do_not_smear_what_moves(samples, colors):
+    """Frames that look otherwise, or are of another shot, change nothing in the labels."""
+    image, matte, points = samples[0]
+    frame = Observed(image, matte, points)
+    alone = parse_frame(frame, colors)
+    moved = Observed(255 - image, np.roll(matte, 60, 1), points + 60)
+    cut = Observed(np.roll(image, 3, 0), matte, points, shot=1)
+    for other in (moved, cut):
+        frames = [other, other, frame, other, other]
+        labels = list(parse_frames(lambda i: frames[i], range(5), 5, colors))[2]  # noqa: B023
+        assert (labels != alone).mean() < 1e-3
+
+
+def test_pieces_of_a_clip_are_labelled_as_the_whole(samples, colors):
+    def observe(index: int) -> Observed | None:
+        return None if index == 2 else Observed(*samples[index])
+
+    whole = list(parse_frames(observe, range(5), 5, colors))
+    assert whole[2] is None
+    assert (next(parse_frames(observe, range(3, 4), 5, colors)) == whole[3]).all()
+
+
+def test_bare_shoulders_are_no_clothes(person, samples):
+    """The same people without their shirts: skin of another brightness than the face's."""
+    bare = []
+    for index, (image, matte, points) in enumerate(samples):
+        label = person.picture(8 * index).label
+        skin = np.median(image[label == LABEL["neck"]], axis=0)
+        light = np.linspace(0.6, 1.2, image.shape[1])[None, :, None]
+        shirt = (label == LABEL["clothes"])[..., None]
+        bare.append(
+            (np.where(shirt, skin * light, image).clip(0, 255).astype(np.uint8), matte, points)
+        )
+    labels = parse_frame(Observed(*bare[2]), learn_colors(bare))
+    worn = person.picture(16).label == LABEL["clothes"]
+    assert (labels[worn] == LABEL["clothes"]).mean() < 0.1
+
+
+def test_touching_lips_have_no_gap(samples, colors):
+    from avatar3d.head.landmarks import LIPS_INNER
+
+    image, matte, points = samples[0]
+    points = points.copy()
+    lower = len(LIPS_INNER) // 2 + 1
+    points[list(LIPS_INNER[1 : lower - 1])] = points[list(LIPS_INNER[lower:])] + [0, 0.8]
+    labels = parse_frame(Observed(image, matte, points), colors)
+    assert not np.isin(labels, [LABEL["mouth_interior"], LABEL["teeth"]]).any()
 
 
 def test_left_and_right_are_the_persons_own(samples, colors):
     image, matte, points = samples[0]
-    labels = parse_frame(image, matte, points, colors)
+    labels = parse_frame(Observed(image, matte, points), colors)
     left, right = (np.nonzero(labels == LABEL[n])[1].mean() for n in ("left_eye", "right_eye"))
     assert left > right, "a person facing the camera has their left eye on the picture's right"
 
 
 def test_everything_outside_the_matte_is_background(samples, colors):
     image, matte, points = samples[1]
-    labels = parse_frame(image, matte, points, colors)
+    labels = parse_frame(Observed(image, matte, points), colors)
     assert (labels[matte < 100] == LABEL["background"]).all()
     assert (labels[matte > 150] != LABEL["background"]).all()
 
@@ -195,11 +262,11 @@ def test_preview_shows_every_frame_beside_what_was_made_of_it(person, tmp_path):
 
 def test_a_small_part_is_not_drawn_larger_than_it_is():
     """A sliver of an eye, 30 pixels wide and 2.4 high, covers what its polygon does."""
-    from avatar3d.capture.parsing import _filled_exactly
+    from avatar3d.capture.outlines import filled_exactly
 
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     polygon = np.stack([50.3 + 15 * np.cos(angle), 40.6 + 1.2 * np.sin(angle)], 1)
-    box, inside = _filled_exactly((80, 100), polygon, tuple(range(40)))
+    box, inside = filled_exactly((80, 100), polygon, tuple(range(40)), 0.55)
     labels = np.zeros((80, 100), bool)
     labels[box] = inside
     assert labels.sum() == pytest.approx(np.pi * 15 * 1.2, rel=0.15)
