@@ -16,7 +16,8 @@ import numpy as np
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
-from avatar3d.io.atomic import atomic_path, atomic_write
+from avatar3d.io.arrays import write_arrays
+from avatar3d.io.atomic import atomic_write
 from avatar3d.io.images import read_image
 
 __all__ = ["CACHE", "RejectedClip", "Stage", "Workspace", "run_stages", "spread", "stage_keys"]
@@ -136,9 +137,7 @@ class Workspace:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write `.capture/NAME.npz` for later stages."""
-        target = self.folder / CACHE / f"{name}.npz"
-        with atomic_path(target) as temporary, open(temporary, "wb") as handle:
-            np.savez(handle, **arrays)
+        write_arrays(self.folder / CACHE / f"{name}.npz", arrays, compressed=False)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.folder / CACHE / f"{name}.npz", allow_pickle=False) as data:

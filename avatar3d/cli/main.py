@@ -45,6 +45,15 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"{usage().rstrip('.')}; see `{command} --help`.", 2
     if type(error).__name__ == "Abort":
         return "Interrupted.", 130
+    if isinstance(error, MemoryError):
+        return "The memory is full; close other programs, or use a shorter or smaller clip.", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {os.fspath(error.filename)!r}" if error.filename else " a file"
+        return (
+            f"The system refuses{where}: {error.strerror}; check free space and permissions, then "
+            "run the same command again.",
+            2,
+        )
     reason = (str(error).strip().splitlines() or ["no reason given"])[0]
     return (
         f"Unexpected {type(error).__name__} ({reason}); run again with {_DEBUG}=1 for the "

@@ -11,7 +11,7 @@ from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.head.landmarks import LANDMARK_COUNT
 from avatar3d.head.personal import personal_rows
-from avatar3d.io.atomic import atomic_path
+from avatar3d.io.arrays import write_arrays
 
 __all__ = ["PARTS", "HeadModel", "ShapedHead"]
 
@@ -161,8 +161,7 @@ class HeadModel:
         arrays["expression_names"] = np.array(self.expression_names)
         for field in ("name", "recipe"):
             arrays[field] = np.array(arrays[field])
-        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.savez_compressed(handle, format_version=np.array(FORMAT_VERSION), **arrays)
+        write_arrays(path, {"format_version": np.array(FORMAT_VERSION), **arrays})
 
     @classmethod
     def load(cls, path: str | Path) -> "HeadModel":

@@ -66,7 +66,7 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def atomic_write(target: str | os.PathLike[str], data: bytes | str) -> None:
+def atomic_write(target: str | os.PathLike[str], data: bytes | memoryview | str) -> None:
     """Write `data` to `target` in one step: afterwards the old or the new is there, whole."""
     payload = data.encode() if isinstance(data, str) else data
     with atomic_path(target) as temporary, open(temporary, "wb") as handle:

@@ -339,6 +339,8 @@ def _opened_audio(path: Path) -> Iterator[tuple["av.container.InputContainer", A
 def _container(path: Path, kind: str) -> Iterator["av.container.InputContainer"]:
     import av
 
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a {kind} file in it.")
     if not path.is_file():
         raise UserError(f"There is no file {path}; check the name.")
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52
-from avatar3d.io.atomic import atomic_path
+from avatar3d.io.arrays import write_arrays
 
 __all__ = ["Motion"]
 
@@ -126,8 +126,7 @@ class Motion:
             "expression_names": list(ARKIT_52),
         }
         tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
-        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.savez_compressed(handle, header=np.array(json.dumps(header)), **tracks)
+        write_arrays(path, {"header": np.array(json.dumps(header)), **tracks})
 
     @classmethod
     def load(cls, path: str | Path) -> "Motion":

@@ -18,7 +18,7 @@ from avatar3d.assets import cache_folder
 from avatar3d.audio import features
 from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.errors import UserError
-from avatar3d.io.atomic import atomic_path
+from avatar3d.io.arrays import write_arrays
 from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.sentences import SENTENCES
@@ -194,8 +194,8 @@ def load_universal() -> UniversalDriver:
     except (OSError, ValueError, UserError):
         driver = UniversalDriver.fit()
     # Where the cache cannot be written the driver is learnt again next time.
-    with suppress(UserError), atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **driver.arrays())
+    with suppress(UserError):
+        write_arrays(path, driver.arrays(), compressed=False)
     return driver
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.geometry import Camera
-from avatar3d.io.atomic import atomic_path
+from avatar3d.io.arrays import write_arrays
 from avatar3d.motion.motion import Motion
 
 __all__ = ["FRAME_REASONS", "Tracking"]
@@ -111,8 +111,7 @@ class Tracking:
 
     def save(self, path: str | Path) -> None:
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.savez_compressed(handle, format_version=np.array(FORMAT_VERSION), **arrays)
+        write_arrays(path, {"format_version": np.array(FORMAT_VERSION), **arrays})
 
     @classmethod
     def load(cls, path: str | Path) -> "Tracking":

@@ -9,7 +9,8 @@ import numpy as np
 
 from avatar3d.audio import features
 from avatar3d.audio.files import save_wav
-from avatar3d.io.atomic import atomic_folder, atomic_path, atomic_write
+from avatar3d.io.arrays import write_arrays
+from avatar3d.io.atomic import atomic_folder, atomic_write
 from avatar3d.io.images import write_image
 from avatar3d.io.video import write_video as encode
 from avatar3d.subject import Subject, SubjectInfo, Tracking
@@ -43,8 +44,7 @@ def write_subject(clip: SyntheticClip, folder: str | Path) -> Subject:
     tracking(clip).save(folder / "tracking.npz")
     save_wav(folder / "audio.wav", clip.samples, clip.rate)
     arrays = features(clip.samples, clip.fps, len(clip))
-    with atomic_path(folder / "audio_features.npz") as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, **arrays)
+    write_arrays(folder / "audio_features.npz", arrays)
     _write_info(clip, folder)
     return Subject(folder)
 

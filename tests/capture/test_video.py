@@ -211,7 +211,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "cut off": (cut, "cut off"),
         "without its beginning": (beheaded, "not a readable video"),
         "sound only": (sound, "no picture"),
-        "a folder": (folder, "no file"),
+        "a folder": (folder, "is a folder"),
     }
 
 

@@ -155,6 +155,33 @@ def test_a_text_file_is_not_a_video(run_here, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.mp4"]
 
 
+def test_a_folder_is_not_a_video(run_here, tmp_path):
+    (tmp_path / "clips.mp4").mkdir()
+    assert_refused(run_here("check", "clips.mp4"), "clips.mp4 is a folder")
+
+
+def test_a_place_that_cannot_be_written_to(run_here, tmp_path):
+    """A folder cannot be made in a file, whoever asks."""
+    movie(tmp_path / "clip.mp4", 12, scenery)
+    (tmp_path / "file").touch()
+    assert_refused(run_here("capture", "clip.mp4", "-o", "file/person"), "file", lines=20)
+
+
+def test_a_full_disk(run, tmp_path):
+    """Files that may not grow beyond 36 kB: the sound fits, the video does not."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (36_000, before[1]))
+    try:
+        arguments = ("synth", "-o", "clip.mp4", "--seconds", "1", "--size", "320")
+        result = run(*arguments, "--truth", "truth")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_refused(result, "clip.mp4", "File too large")
+    assert "Exception" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_clip_without_a_face(run, tmp_path):
     movie(tmp_path / "scenery.mp4", 30, scenery)
     assert_refused(run("capture", "scenery.mp4", "-o", "out"), "face", lines=20)
@@ -185,6 +212,9 @@ def test_an_avatar_that_is_none(run_here, tmp_path):
     ("error", "code", "words"),
     [
         (KeyboardInterrupt(), 130, "same command again"),
+        (PermissionError(13, "Permission denied", "a/b"), 2, "'a/b': Permission denied"),
+        (OSError(28, "No space left on device"), 2, "No space left on device; check free space"),
+        (MemoryError(), 1, "memory is full"),
         (ZeroDivisionError("one over none"), 1, "ZeroDivisionError (one over none)"),
     ],
 )
