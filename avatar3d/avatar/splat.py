@@ -82,7 +82,7 @@ class SplatAvatar:
             head_pose=pose[None],
             gaze=np.tile(np.asarray(gaze or (0.0, 0.0), np.float32), (1, 2, 1)),
         )
-        (face,) = self._faces(motion)
+        (face,) = self.faces(motion)
         image, alpha = self._rasterize(face, camera or self.camera, self._plate(None, camera))
         if not transparent:
             return encode_pixels(image).cpu().numpy()
@@ -103,7 +103,7 @@ class SplatAvatar:
         """
         plate = self._plate(background, camera)
         with torch_on_one_thread():
-            for face in self._faces(motion):
+            for face in self.faces(motion):
                 image, _ = self._rasterize(face, camera or self.camera, plate)
                 yield encode_pixels(image).cpu().numpy()
 
@@ -125,7 +125,8 @@ class SplatAvatar:
     def _parameters(self) -> SplatParameters:
         return SplatParameters(self.state, self.device).requires_grad_(False)
 
-    def _faces(self, motion: Motion) -> Iterator[FaceParameters]:
+    def faces(self, motion: Motion) -> Iterator[FaceParameters]:
+        """What the face does in every frame of a motion, for `draw_face`."""
         count, rows = len(motion), len(self.state.expression)
         weights = np.zeros((count, rows), np.float32)
         if motion.expression is not None:

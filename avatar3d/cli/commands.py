@@ -212,6 +212,10 @@ def train(
         bool, typer.Option("--view", help="Show the avatar in the browser as it grows.")
     ] = False,
     port: Annotated[int, typer.Option(help="First port to try with --view.")] = 8080,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(help="Add this clip to an avatar file of the same person.", exists=True),
+    ] = None,
 ) -> None:
     """Train an avatar; run it again to continue where it was stopped."""
     from avatar3d.config import compose
@@ -229,7 +233,7 @@ def train(
             stack.callback(watcher.stop)
             watchers.append(watcher)
         stack.enter_context(_timed("Trained"))
-        run(subject, output, config, watchers)
+        run(subject, output, config, watchers, continue_from)
     print(output)
 
 

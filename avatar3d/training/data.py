@@ -142,14 +142,21 @@ class FrameStore:
 
 
 def region_weights(
-    landmarks: np.ndarray, height: int, width: int, mouth: float, eyes: float
+    landmarks: np.ndarray,
+    height: int,
+    width: int,
+    mouth: float,
+    eyes: float,
+    out: Tensor | None = None,
 ) -> Tensor:
     """(H, W) loss weights: 1, more in boxes around the mouth and the eyes.
 
     Args:
         landmarks: (478, 2) pixels.
+        out: where to write them.
     """
-    weights = torch.ones(height, width)
+    weights = torch.empty(height, width) if out is None else out
+    weights.fill_(1)
     for region, margin, value in (
         (LIPS, 0.35, mouth),
         (EYE_LEFT, 0.5, eyes),

@@ -22,6 +22,7 @@ from avatar3d.kernels.device import pick_device
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
+from avatar3d.training.continuing import Rehearsal, moved_onto, widened
 from avatar3d.training.data import (
     FrameStore,
     hold_back,
@@ -54,6 +55,7 @@ _PHASES = ("warmup", "refine", "final")
 _IDLE_SECONDS = 20  # of captured motion that travels with the avatar
 _CLIP_SECONDS, _CLIP_EVERY = 2, 1000  # of the preview video; iterations of the final phase
 _SHEET = 5  # frames shown at the end
+_FIRST_TIMES = 8  # as many steps to find a shot's first frame with an avatar of another clip
 
 
 class SplatTraining:
@@ -67,10 +69,16 @@ class SplatTraining:
         model: the head model of its tracking.
         config: see `TrainingConfig`.
         run: folder for checkpoints.
+        start: an avatar of the same person to go on with instead of a new one.
     """
 
     def __init__(
-        self, subject: Subject, model: HeadModel, config: TrainingConfig, run: Path
+        self,
+        subject: Subject,
+        model: HeadModel,
+        config: TrainingConfig,
+        run: Path,
+        start: SplatAvatar | None = None,
     ) -> None:
         self.subject, self.config, self.run = subject, config, run
         self.tracking = subject.tracking
@@ -79,12 +87,17 @@ class SplatTraining:
                 f"{subject.folder} was tracked with another version of the head model "
                 f"{self.tracking.head_model!r}; run `avatar3d capture` again."
             )
+        self.start = start
+        if start is not None:
+            self.tracking = moved_onto(self.tracking, model, start)
         self.schedule = Schedule(config)
         self.rng = np.random.default_rng(config.seed)
         usable = select_frames(self.tracking, config.train_fraction, config.max_frames)
         self.frames, self.held_back = hold_back(usable, config.held_back if config.patience else 0)
         self.device = pick_device(config.device)
         self.store = FrameStore(subject, usable, run, self.device)
+        self.rehearsal = Rehearsal(start, self.device) if start is not None else None
+        self._weight = torch.empty(subject.info.height, subject.info.width)
         self.phase, self.iteration = "warmup", 0
         self.order = np.empty(0, np.int64)
         self.stopping = False
@@ -162,19 +175,29 @@ class SplatTraining:
             )
 
     def _sample(self, frame: int, flat: bool | None = None) -> Sample:
-        """A frame, over its own background or, now and then, a random colour."""
+        """A frame, over its own background or, now and then, a random colour.
+
+        Below 0 are the frames of the rehearsal, counted from -1 down.
+        """
         config, camera = self.config, self.tracking.camera
         if flat is None:
-            flat = self.rng.random() < config.random_background
+            flat = frame < 0 or self.rng.random() < config.random_background
         if flat:
             background = torch.tensor(self.rng.random(3), dtype=torch.float32, device=self.device)
+            if self.rehearsal is not None and frame < 0:
+                return self.rehearsal.sample(-1 - frame, background)
             image = self.store.on_flat(frame, background)
         else:
             image, background = self.store.image(frame), self.store.background
-        points = self.tracking.landmarks_fit[frame]
-        sides = camera.height, camera.width
-        weight = region_weights(points, *sides, config.mouth_weight, config.eye_weight)
-        sample = Sample(self._face(frame), camera, image, background, weight.to(self.device))
+        weight = region_weights(
+            self.tracking.landmarks_fit[frame],
+            camera.height,
+            camera.width,
+            config.mouth_weight,
+            config.eye_weight,
+            self._weight,
+        ).to(self.device)
+        sample = Sample(self._face(frame), camera, image, background, weight)
         if config.matte_weight:
             sample.matte = self.store.matte(frame)
         if config.temporal_weight and not flat and self.store.holds(frame - 1):
@@ -218,13 +241,14 @@ class SplatTraining:
     def _adopt_tracking(self) -> None:
         """Make the state's statistics those of the refined tracking."""
         self.parameters.write_to(self.state)
-        signal = driving_signal(self.tracking, self.frames, self.config.basis)
-        for name, value in signal.items():
-            setattr(self.state, name, value)
-        self.state.torso_map, self.state.torso_limit = torso_statistics(
-            self.tracking, self.frames, self.subject.fps
-        )
-        self._set_state(self.state)
+        if self.start is None:
+            changed = driving_signal(self.tracking, self.frames, self.config.basis)
+            changed["torso_map"], changed["torso_limit"] = torso_statistics(
+                self.tracking, self.frames, self.subject.fps
+            )
+        else:
+            changed = widened(self.start, self.tracking, self.frames)
+        self._set_state(replace(self.state, **changed))
 
     def _set_state(self, state: SplatState) -> None:
         self.state = state
@@ -242,12 +266,18 @@ class SplatTraining:
                 self.rig,
                 self.parameters.requires_grad_(False),
                 self.config.refine_scale,
+                first=1 if self.start is None else _FIRST_TIMES,
             )
         return self.refiner
 
     def _next_frame(self) -> int:
         if not len(self.order):
-            self.order = self.rng.permutation(self.frames)
+            frames = self.frames
+            if self.rehearsal is not None:
+                count = min(len(frames), len(self.rehearsal))
+                rehearsed = self.rng.choice(len(self.rehearsal), count, replace=False)
+                frames = np.r_[frames, -1 - rehearsed]
+            self.order = self.rng.permutation(frames)
         frame, self.order = int(self.order[0]), self.order[1:]
         return frame
 
@@ -273,6 +303,8 @@ class SplatTraining:
         with self.average.shown():
             self.parameters.write_to(self.state)
         motion = self.tracking.motion(self.subject.fps)
+        if self.start is not None:
+            return self._continued(self.start)
         return SplatAvatar(
             state=replace(self.state),  # its arrays are replaced, not changed, as training goes on
             background=self.subject.background,
@@ -285,22 +317,32 @@ class SplatTraining:
                 "train_frames": train_count(len(self.tracking), self.config.train_fraction),
                 "training": asdict(self.config),
                 "head_model": self.tracking.head_model,
+                "identity": np.round(self.tracking.identity, 5).tolist(),
             },
         )
+
+    def _continued(self, start: SplatAvatar) -> SplatAvatar:
+        """The avatar as it is now, of this and earlier clips; those stay named."""
+        info = start.info | {
+            "source_sha256": self.subject.info.source_sha256,
+            "consent": self.subject.info.consent,
+            "train_frames": train_count(len(self.tracking), self.config.train_fraction),
+            "training": asdict(self.config),
+            "earlier": [*start.info.get("earlier", []), _origin(start.info)],
+        }
+        return replace(start, state=replace(self.state), info=info)
 
     def _load_or_start(self, model: HeadModel) -> None:
         found = checkpoint.latest(self.run)
         if found is None:
-            state = initial_state(
-                self.subject,
-                self.tracking,
-                model,
-                self.frames,
-                self.config.gaussians,
-                self.config.basis,
-                self.rng,
-            )
-            self._set_state(state)
+            if self.start is not None:
+                self._set_state(replace(self.start.state))
+            else:
+                amounts = self.config.gaussians, self.config.basis
+                state = initial_state(
+                    self.subject, self.tracking, model, self.frames, *amounts, self.rng
+                )
+                self._set_state(state)
             self.optimizer = SplatAdamW(self.parameters)
             return
         header, tensors = found
@@ -365,3 +407,7 @@ class SplatTraining:
         path = checkpoint.save(self.run, step, tensors, self.optimizer, self.rng, extra)
         self._last_save = time.monotonic()
         return Checkpointed(path)
+
+
+def _origin(info: dict[str, Any]) -> dict[str, Any]:
+    return {name: info.get(name) for name in ("name", "source_sha256", "consent")}

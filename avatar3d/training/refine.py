@@ -49,7 +49,7 @@ def face_parameters(
         return torch.tensor(array, dtype=torch.float32, device=device)
 
     return FaceParameters(
-        weights=tensor(tracking.weights[index]),
+        weights=tensor(np.concatenate([tracking.expression[index], tracking.residual[index]])),
         gaze=tensor(tracking.gaze[index]),
         T_camera_head=tensor(tracking.T_camera_head[index]),
         T_camera_torso=tensor(tracking.T_camera_torso[index]),
@@ -69,6 +69,7 @@ class Refiner:
         subject, tracking: what to refine.
         rig, parameters: the avatar, rendered without blendshapes.
         scale: image scale to work at.
+        first: times as many steps for the first frame of a shot.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class Refiner:
         rig: SplatRig,
         parameters: SplatParameters,
         scale: float,
+        first: int = 1,
     ) -> None:
         self.subject, self.tracking = subject, tracking
         self.rig, self.parameters = rig, parameters
+        self.first = first
         self.device = rig.vertices.device
         self.camera = tracking.camera.scaled(scale)
         self.background = self._resized(subject.background)
@@ -131,6 +134,7 @@ class Refiner:
         # Landmarks err the same way for a while, so the frame before knows most of the correction.
         segments = self.tracking.segments
         follows = index > 0 and segments[index] == segments[index - 1]
+        steps *= 1 if follows else self.first
         carry = _CARRY if steps else 1.0
         before = torch.tensor(carry * self.corrections[index - 1]) if follows else torch.zeros(12)
         before = before.to(self.device)

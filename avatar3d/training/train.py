@@ -1,19 +1,20 @@
 """`train`: run a training, show its progress, and write the avatar."""
 
+import hashlib
 import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar3d.avatar import SplatAvatar
+from avatar3d.avatar import SplatAvatar, load
 from avatar3d.config import save_config
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
@@ -22,6 +23,7 @@ from avatar3d.io.atomic import atomic_write, sweep_temporaries
 from avatar3d.progress import say, track
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.config import TrainingConfig
+from avatar3d.training.continuing import check_same_person
 from avatar3d.training.data import train_count
 from avatar3d.training.events import Done, Event, FrameRefined, Step
 from avatar3d.training.listeners import PreviewWriter, sayer, tensorboard_log
@@ -39,6 +41,7 @@ def train(
     output: str | Path,
     config: TrainingConfig | None = None,
     listeners: Sequence[Callable[[Event], None]] = (),
+    continue_from: str | Path | None = None,
 ) -> SplatAvatar:
     """Train an avatar and write it to `output`.
 
@@ -51,9 +54,11 @@ def train(
         output: the avatar file, `NAME.a3d`.
         config: see `TrainingConfig`.
         listeners: called with every `Event`.
+        continue_from: an avatar file of the same person, to which this clip is added. It keeps its
+            head, its picture and its Gaussians, and rehearses what it knew between the new frames.
 
     Raises:
-        UserError: unusable subject, or a run folder of other settings in the way.
+        UserError: unusable subject, another person, or a run folder of other settings in the way.
         KeyboardInterrupt: stopped by a signal, after the checkpoint.
     """
     started = time.monotonic()
@@ -63,10 +68,16 @@ def train(
     if output.suffix != ".a3d":
         raise UserError(f"The avatar file must be named NAME.a3d, got {output}.")
     run = run_folder(output)
-    _claim(run, subject, config)
-    save_config(config, run / "config.yaml")
     model = load_head(subject.tracking.head_model)
-    training = SplatTraining(subject, model, config, run)
+    start = None
+    if continue_from is not None:
+        config = replace(config, warmup_iterations=0)  # there is an avatar to track with
+        start = load(continue_from)
+    _claim(run, subject, config, continue_from)
+    save_config(config, run / "config.yaml")
+    if start is not None:
+        check_same_person(subject, model, start)
+    training = SplatTraining(subject, model, config, run, start)
     training.schedule.started = started
     avatar = None
     report = RunReport(run, f"Training of {output.stem}")
@@ -81,7 +92,8 @@ def train(
     if avatar is None:
         raise KeyboardInterrupt
     training.tracking.save(run / "tracking.npz")
-    avatar.driver = _fit_driver(subject, training.tracking, model, config)
+    driver = _fit_driver(subject, training.tracking, model, config)
+    avatar.driver = _better(driver, avatar.driver)
     avatar.save(output)
     return avatar
 
@@ -100,7 +112,17 @@ def run_folder(output: str | Path) -> Path:
     return Path(output).with_suffix(".run")
 
 
-def _claim(run: Path, subject: Subject, config: TrainingConfig) -> None:
+def _better(one: "AudioDriver | None", other: "AudioDriver | None") -> "AudioDriver | None":
+    """That which heard more speech."""
+    if one is None or other is None:
+        return one or other
+    seconds = [float(driver.report.get("speech_seconds", 0)) for driver in (one, other)]
+    return one if seconds[0] >= seconds[1] else other
+
+
+def _claim(
+    run: Path, subject: Subject, config: TrainingConfig, continue_from: str | Path | None
+) -> None:
     """Start or continue `run`; a finished or interrupted run of other settings is set aside."""
     tracking = subject.folder / "tracking.npz"
     if not tracking.is_file():
@@ -108,7 +130,10 @@ def _claim(run: Path, subject: Subject, config: TrainingConfig) -> None:
             f"{subject.folder} has no tracking yet; run `avatar3d capture` again to finish it."
         )
     stages = subject.info.stages
-    key = json.dumps({"config": asdict(config), "subject": stages}, sort_keys=True, indent=1)
+    described: dict[str, Any] = {"config": asdict(config), "subject": stages}
+    if continue_from is not None:
+        described["start"] = hashlib.sha256(Path(continue_from).read_bytes()).hexdigest()
+    key = json.dumps(described, sort_keys=True, indent=1)
     marker = run / "run.json"
     if marker.is_file() and marker.read_text() != key:
         aside = next(p for n in count(1) if not (p := run.with_name(f"{run.name}.{n}")).exists())
