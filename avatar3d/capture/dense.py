@@ -193,7 +193,7 @@ def flow_targets(
 
 
 def _flow_search() -> Any:
-    """The optical flow of this thread; a new one would first fetch memory for a third of its time."""
+    """The optical flow of this thread; a new one fetches memory for a third of its time."""
     import cv2
 
     tools: Any = cv2  # its type stubs lack the optical flow
