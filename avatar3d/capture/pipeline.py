@@ -14,6 +14,7 @@ from avatar3d.capture.embedding import detected_embedding
 from avatar3d.capture.parallel import single_threaded
 from avatar3d.capture.stages import STAGES, landmark_models
 from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, run_stages, stage_keys
+from avatar3d.config import save_config
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
 from avatar3d.io.atomic import atomic_write
@@ -81,6 +82,7 @@ def build_subject(
     keys = stage_keys(stages, sha256, config, head, models)
     if _finished(output, keys):
         say(f"{output} is up to date.")
+        save_config(config, output / "config.yaml")
         subject = Subject(output)
         if subject.info.consent != config.consent:
             subject.info.consent = config.consent
@@ -92,6 +94,7 @@ def build_subject(
     worked = _run(workspace, stages, keys)
     workspace.state.started = {}
     workspace.save_state()
+    save_config(config, folder / "config.yaml")
     _write_info(workspace, keys, origin, split or {})
     _put_in_place(folder, output)
     _summarise(workspace, worked, time.monotonic() - start)

@@ -99,12 +99,10 @@ def capture(
 ) -> None:
     """Understand a clip: frames, mattes, head geometry per frame, sound."""
     from avatar3d.capture import capture as run
-    from avatar3d.config import save_config
 
     config = _capture_config(overrides, head)
     output = output or Path(f"{video.stem}.subject")
     subject = run(video, output, config)
-    save_config(config, output / "config.yaml")
     if preview:
         from avatar3d.capture.preview import preview_video
         from avatar3d.head import load_head
@@ -133,12 +131,10 @@ def import_folder(
 ) -> None:
     """Take over a folder of frames, masks and sound that was prepared for another program."""
     from avatar3d.capture import import_folder as run
-    from avatar3d.config import save_config
 
     config = _capture_config(overrides, head)
     output = output or Path(f"{folder.resolve().name}.subject")
     run(folder, output, config, fps=fps)
-    save_config(config, output / "config.yaml")
     print(output)
 
 
