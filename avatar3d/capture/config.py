@@ -54,6 +54,14 @@ class CaptureConfig:
     """Refine the fit by optical flow between the clip's mean face texture and every frame, where
     that makes the texture show held-out frames better."""
 
+    parsing: str = "auto"
+    """What tells skin, hair and clothes apart: default (colours learnt from the clip), multiclass
+    (MediaPipe's selfie segmentation), bisenet (a face parsing network), or auto (the last, then the
+    one before, where its asset has been fetched: `avatar3d assets fetch face-parsing`)."""
+
+    parsing_model: str | None = None
+    """File of the network that `parsing` names, instead of the asset."""
+
     chunk: int = 256
     """Frames fitted at a time; bounds memory and the work lost when interrupted."""
 
@@ -78,6 +86,7 @@ class CaptureConfig:
         allowed = {
             "crop": ("auto", "face", "none"),
             "detector": ("auto", "tasks", "solutions"),
+            "parsing": ("auto", "default", "multiclass", "bisenet"),
         }
         for name, values in allowed.items():
             value = getattr(self, name)
@@ -104,6 +113,10 @@ class CaptureConfig:
             raise UserError(
                 "capture.sound_offset must be auto or seconds within -10 to 10, got "
                 f"{self.sound_offset!r}."
+            )
+        if self.parsing_model is not None and self.parsing not in ("multiclass", "bisenet"):
+            raise UserError(
+                "capture.parsing_model needs capture.parsing=multiclass or capture.parsing=bisenet."
             )
         if self.duration is not None and not self.duration > 0:
             raise UserError(f"capture.duration must be above 0 seconds, got {self.duration}.")

@@ -33,6 +33,7 @@ from avatar3d.capture.outlines import (
     luma,
     place,
 )  # fmt: skip
+from avatar3d.capture.parsing_networks import Opinion
 from avatar3d.head.landmarks import FACE_OVAL
 from avatar3d.subject import PARSING_LABELS
 
@@ -67,6 +68,7 @@ class Observed:
         points: (478, 2) landmarks in pixels.
         ears: (h, w) bool of any size, where the fitted mesh shows an ear; None without one.
         shot: number of the shot; frames of different ones are not judged together.
+        opinion: of a network, instead of the colours'.
     """
 
     image: np.ndarray
@@ -74,6 +76,7 @@ class Observed:
     points: np.ndarray
     ears: np.ndarray | None = None
     shot: int = 0
+    opinion: Opinion | None = None
 
 
 def parse_frame(frame: Observed, colors: ClipColors) -> np.ndarray:
@@ -116,7 +119,24 @@ def _seen(frame: Observed | None, colors: ClipColors) -> tuple[Observed, Look, n
     if frame is None:
         return None
     look = look_at(frame.image, frame.matte, frame.points)
-    return frame, look, steadied(look, colors.tables)
+    opinion = frame.opinion
+    if opinion is not None and opinion.known.all():
+        return frame, look, _sized(opinion.scores, look)
+    scores = steadied(look, colors.tables)
+    if opinion is not None:
+        known = _sized(opinion.known[None].astype(np.float32), look)[0] > 0.99
+        scores[:, known] = _sized(opinion.scores, look)[:, known]
+    return frame, look, scores
+
+
+def _sized(layers: np.ndarray, look: Look) -> np.ndarray:
+    """Layers (N, h, w) at the size of a look."""
+    import cv2
+
+    size = look.alpha.shape[::-1]
+    if layers.shape[:0:-1] == size:
+        return layers
+    return np.stack([cv2.resize(layer, size, interpolation=cv2.INTER_LINEAR) for layer in layers])
 
 
 def _labels(frame: Observed, look: Look, scores: np.ndarray) -> np.ndarray:
@@ -146,6 +166,9 @@ def _ears(frame: Observed, look: Look, kind: np.ndarray) -> np.ndarray:
     """(h, w) bool: what the mesh shows of ears, and the skin farther out beside it."""
     import cv2
 
+    if frame.opinion is not None and frame.opinion.ears is not None:
+        seen = _sized(frame.opinion.ears[None].astype(np.float32), look)[0] > 0.5
+        return seen & (kind == SKIN)
     if frame.ears is None or not frame.ears.any():
         return np.zeros(kind.shape, bool)
     size = kind.shape[::-1]

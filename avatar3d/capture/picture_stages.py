@@ -7,6 +7,7 @@ from avatar3d.capture.clip_colors import learn_colors
 from avatar3d.capture.matte import Segmenter, refine_matte
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.parsing import Observed, parse_frames
+from avatar3d.capture.parsing_networks import choose_parser
 from avatar3d.capture.plate import background_plate
 from avatar3d.capture.workspace import Workspace, spread
 from avatar3d.head import ShapedHead
@@ -78,13 +79,19 @@ def parsing(workspace: Workspace) -> None:
     shaped = workspace.head.shaped(fitted["identity"], fitted["offsets"])
     find_ears = EarFinder(shaped, workspace.K, workspace.width, workspace.height)
     shots = frame_checks(workspace).segments
+    make = choose_parser(workspace.config).make
+    with silenced():
+        networks = Spares(make, workspace.workers) if make is not None else None
 
     def observe(index: int) -> Observed | None:
         if not found[index]:
             return None
         image, alpha = workspace.frame(index), workspace.matte(index)
-        ears = find_ears(fitted["poses"][index])
-        return Observed(image, alpha, points[index], ears, int(shots[index]))
+        ears, opinion = find_ears(fitted["poses"][index]), None
+        if networks is not None:
+            with networks.borrow() as network:
+                opinion = network(image, points[index])
+        return Observed(image, alpha, points[index], ears, int(shots[index]), opinion)
 
     def work(frames: range) -> int:
         if not all(workspace.parsing_path(i).is_file() for i in frames):

@@ -12,7 +12,7 @@ from avatar3d.audio.transformer import check_speech_model
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.embedding import detected_embedding
 from avatar3d.capture.parallel import single_threaded
-from avatar3d.capture.stages import STAGES, landmark_models
+from avatar3d.capture.stages import STAGES, models_in_use
 from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, run_stages, stage_keys
 from avatar3d.config import save_config
 from avatar3d.errors import UserError
@@ -74,7 +74,7 @@ def build_subject(
     _check_output(output)
     if config.speech_model:
         check_speech_model(config.speech_model)
-    models = landmark_models(config)
+    models = models_in_use(config)
     folder = output.absolute().with_name(f".{output.absolute().name}.capture")
     if head is None and not output.exists():
         _check_first(folder, source, sha256, stages, config, models)
@@ -107,7 +107,7 @@ def _check_first(
     sha256: str,
     stages: tuple[Stage, ...],
     config: CaptureConfig,
-    models: str,
+    models: dict[str, str],
 ) -> None:
     """Run the stages that need nothing, not even a head model, which takes a while to build."""
     first = tuple(stage for stage in stages if stage.name == "check")

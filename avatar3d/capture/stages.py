@@ -8,6 +8,7 @@ import numpy as np
 from avatar3d.capture.check_stage import CHECK_OUTPUTS, check, sound_offset
 from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.landmarks import choose_detector
+from avatar3d.capture.parsing_networks import choose_parser
 from avatar3d.capture.picture_stages import decode, matte, parsing, plate
 from avatar3d.capture.preview import contact_sheet
 from avatar3d.capture.refine_stage import refine
@@ -19,12 +20,17 @@ from avatar3d.io.atomic import atomic_write
 from avatar3d.io.images import read_image
 from avatar3d.subject import Tracking
 
-__all__ = ["STAGES", "landmark_models", "store_sound"]
+__all__ = ["STAGES", "models_in_use", "store_sound"]
 
 
-def landmark_models(config: CaptureConfig) -> str:
-    """Name of the landmark models in use; part of what the stages depend on."""
-    return choose_detector(config).name
+def models_in_use(config: CaptureConfig) -> dict[str, str]:
+    """Names of the models that the stages depend on, by stage.
+
+    Raises:
+        UserError: a model that was asked for is missing.
+    """
+    landmarks = choose_detector(config).name
+    return {"check": landmarks, "landmarks": landmarks, "parsing": choose_parser(config).name}
 
 
 def audio(workspace: Workspace) -> None:

@@ -129,6 +129,15 @@ class Workspace:
     def frame(self, index: int) -> np.ndarray:
         return _read(self.frame_path(index))
 
+    def gray_frame(self, index: int) -> np.ndarray:
+        """(H, W) uint8; a JPEG's brightness can be had without its colours."""
+        import cv2
+
+        image = cv2.imread(str(self.frame_path(index)), cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            image = cv2.cvtColor(self.frame(index), cv2.COLOR_RGB2GRAY)
+        return image
+
     def matte(self, index: int) -> np.ndarray:
         return _read(self.matte_path(index))
 
@@ -166,9 +175,9 @@ def stage_keys(
     sha256: str,
     config: CaptureConfig,
     head: HeadModel | None,
-    extra: str,
+    models: dict[str, str],
 ) -> dict[str, str]:
-    """Hash of everything each stage's output depends on."""
+    """Hash of everything each stage's output depends on; `models` names those in use by stage."""
     keys: dict[str, str] = {}
     for stage in stages:
         material = {
@@ -177,7 +186,7 @@ def stage_keys(
             "source": sha256,
             "needs": [keys[name] for name in stage.needs],
             "options": {name: getattr(config, name) for name in stage.options},
-            "extra": extra if stage.name in ("check", "landmarks") else "",
+            "extra": models.get(stage.name, ""),
             "head": head.fingerprint if head is not None and stage.name == "fit" else "",
         }
         text = json.dumps(material, sort_keys=True)
