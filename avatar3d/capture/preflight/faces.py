@@ -136,9 +136,10 @@ class FaceLooker:
         return _distinct(looks)
 
     def follow(self, image: np.ndarray, box: np.ndarray) -> FaceLook | None:
-        """The face that was at `box` (4,) a moment ago; much faster than `look`."""
+        """The face that was at `box` (4,) a moment ago, without what its colours tell; much faster
+        than `look`."""
         points = self._landmarks(image, box)
-        return None if points is None else measured(image, points, None, None)
+        return None if points is None else shaped_look(points)
 
     def _landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
         import cv2
@@ -174,28 +175,15 @@ class FaceLooker:
         return False
 
 
-def measured(
-    image: np.ndarray, points: np.ndarray, hand: bool | None, descriptor: np.ndarray | None
-) -> FaceLook:
-    """Everything that landmarks (478, 3) and the picture around them tell."""
-    import cv2
-
+def shaped_look(points: np.ndarray) -> FaceLook:
+    """What landmarks (478, 3) alone tell."""
     xy = points[:, :2]
-    box = np.concatenate([xy.min(0), xy.max(0)])
     yaw, pitch, roll = head_angles(points)
-    apart = float(np.linalg.norm(points[468] - points[473]))
     flat = max(float(inter_ocular(xy)), 1e-6)
-    apart = max(apart, flat)
+    apart = max(float(np.linalg.norm(points[468] - points[473])), flat)
     irises = [np.linalg.norm(xy[a] - xy[b]) for a, b in _IRIS_DIAMETERS]
-    face, local = _face_patch(image, xy, box)
-    gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-    lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    skin = _skin_mask(local, gray.shape)
-    bright = gray[skin] if skin.any() else gray.ravel()
-    lips, around, cheeks = _mouth_colors(lab, local)
-    left, right = (float(_patch_mean(gray, local[list(side)])) for side in ((280, 330), (50, 101)))
     return FaceLook(
-        box=box,
+        box=np.concatenate([xy.min(0), xy.max(0)]),
         seen=True,
         eyes_apart=apart,
         yaw=yaw,
@@ -205,6 +193,25 @@ def measured(
         lip_width=float(lip_width(xy)) / flat,
         eye_aperture=float(eye_aperture(xy).mean()),
         iris=float(max(np.mean(irises[1::2]), np.mean(irises[::2]))) / apart,
+    )
+
+
+def measured(
+    image: np.ndarray, points: np.ndarray, hand: bool | None, descriptor: np.ndarray | None
+) -> FaceLook:
+    """Everything that landmarks (478, 3) and the picture around them tell."""
+    import cv2
+
+    look = shaped_look(points)
+    face, local = _face_patch(image, points[:, :2], look.box)
+    gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+    lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    skin = _skin_mask(local, gray.shape)
+    bright = gray[skin] if skin.any() else gray.ravel()
+    lips, around, cheeks = _mouth_colors(lab, local)
+    left, right = (float(_patch_mean(gray, local[list(side)])) for side in ((280, 330), (50, 101)))
+    return replace(
+        look,
         blur=blur_effect(gray),
         light=tuple(float(q) for q in np.percentile(bright, (5, 50, 95))),  # type: ignore[arg-type]
         lopsided=(left - right) / max(left + right, 1.0),
