@@ -76,7 +76,7 @@ def _refined(
 
     def seen(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         places, facing = view.look(fit.weights[index], fit.poses[index], K)
-        return _gray(workspace, index), places, facing
+        return workspace.gray_frame(index), places, facing
 
     texture = MeanTexture.of(view, parallel_map(seen, known.tolist(), workspace.workers))
     count = len(view.grid)
@@ -108,9 +108,3 @@ def _refined(
         torch.set_num_threads(threads)
     parts = [FaceFit(**workspace.load_arrays(f"refine/{start:06d}")) for start in starts]
     return joined(parts, starts, chunk, frames)
-
-
-def _gray(workspace: Workspace, index: int) -> np.ndarray:
-    import cv2
-
-    return cv2.cvtColor(workspace.frame(index), cv2.COLOR_RGB2GRAY)
