@@ -3,6 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -89,6 +90,12 @@ class Subject:
                 f"{self.folder} is inconsistent: {self.info.frames} frames but tracking for "
                 f"{len(tracking)}; run `avatar3d capture` again."
             )
+        width, height = tracking.size
+        if (width, height) != (self.info.width, self.info.height):
+            raise UserError(
+                f"{self.folder} is inconsistent: frames of {self.info.width}x{self.info.height} "
+                f"pixels but tracking in {width}x{height}; run `avatar3d capture` again."
+            )
         return tracking
 
     def frame(self, index: int) -> np.ndarray:
@@ -120,8 +127,20 @@ class Subject:
         path = self.folder / "audio_features.npz"
         if not path.is_file():
             return {}
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+                features = {name: data[name] for name in data.files}
+        except (OSError, ValueError, BadZipFile) as error:
+            raise UserError(
+                f"Cannot read {path} ({error}); run `avatar3d capture` again."
+            ) from error
+        for name, rows in features.items():
+            if len(rows) != self.info.frames:
+                raise UserError(
+                    f"{path} is inconsistent: {name} has {len(rows)} rows for "
+                    f"{self.info.frames} frames; run `avatar3d capture` again."
+                )
+        return features
 
     def save_info(self) -> None:
         atomic_write(self.folder / "subject.json", self.info.model_dump_json(indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -117,13 +118,13 @@ class Tracking:
     def load(cls, path: str | Path) -> "Tracking":
         """Raises UserError when the file is missing, damaged or of another version."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 if int(data["format_version"]) != FORMAT_VERSION:
                     raise ValueError(f"format {int(data['format_version'])}")
                 names = [f.name for f in fields(cls) if f.name not in _OPTIONAL]
                 arrays = {name: data[name] for name in names}
                 arrays |= {name: data[name] for name in _OPTIONAL if name in data}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(
                 f"Cannot read the tracking {path} ({error}); run `avatar3d capture` again."
             ) from error

@@ -51,7 +51,10 @@ def save(
     path = folder / f"{_PREFIX}{step:09d}.safetensors"
     everything = {**{k: v.detach().contiguous() for k, v in tensors.items()}, **moments}
     with atomic_path(path) as temporary:
-        save_file(everything, temporary, metadata={"avatar3d": json.dumps(header)})
+        try:
+            save_file(everything, temporary, metadata={"avatar3d": json.dumps(header)})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
     for old in sorted(folder.glob(f"{_PREFIX}*.safetensors"))[:-_KEEP]:
         old.unlink()
     return path

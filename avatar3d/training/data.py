@@ -16,8 +16,10 @@ from avatar3d.kernels import decode_pixels
 from avatar3d.progress import track
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["FrameStore", "hold_back", "region_weights", "select_frames", "train_count"]
+__all__ = ["FEWEST", "FrameStore", "hold_back", "region_weights", "select_frames", "train_count"]
 
+FEWEST = 8
+"""Frames that training cannot do without."""
 _AHEAD = 16
 
 
@@ -29,10 +31,10 @@ def select_frames(tracking: Tracking, train_fraction: float, limit: int) -> np.n
     """
     stop = train_count(len(tracking), train_fraction)
     valid = np.flatnonzero(tracking.valid[:stop])
-    if len(valid) < 8:
+    if len(valid) < FEWEST:
         raise UserError(
-            f"Only {len(valid)} of the first {stop} frames have a well tracked face, at least 8 "
-            "are needed; use a longer clip in which the face is visible."
+            f"Only {len(valid)} of the first {stop} frames have a well tracked face, at least "
+            f"{FEWEST} are needed; use a longer clip in which the face is visible."
         )
     if len(valid) > limit:
         valid = valid[np.linspace(0, len(valid) - 1, limit).astype(int)]
@@ -127,10 +129,17 @@ class FrameStore:
                 for first in range(0, len(self.indices), _AHEAD):
                     yield from pool.map(read, self.indices[first : first + _AHEAD].tolist())
 
+        people = 0
         for image, matte in track(pictures(), "Reading frames", len(self.indices)):
+            people += int(matte.max() > 127)
             self._file.write(np.ascontiguousarray(image).data)
             self._file.write(np.ascontiguousarray(matte).data)
         self._file.flush()
+        if people < FEWEST:
+            raise UserError(
+                f"Only {people} of {len(self.indices)} mattes in {subject.folder} show a person, "
+                f"at least {FEWEST} are needed; run `avatar3d capture` again."
+            )
 
     def _read(self, index: int, into: np.ndarray) -> Tensor:
         """The image or the matte of a frame, in memory that the next call uses again."""

@@ -68,6 +68,7 @@ def train(
     if output.suffix != ".a3d":
         raise UserError(f"The avatar file must be named NAME.a3d, got {output}.")
     run = run_folder(output)
+    subject.audio_features  # noqa: B018, damaged ones must be found before the work, not after it
     model = load_head(subject.tracking.head_model)
     start = None
     if continue_from is not None:
