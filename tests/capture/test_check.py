@@ -15,7 +15,7 @@ from avatar3d.capture import CaptureConfig, capture, check
 from avatar3d.capture.identity import load_identity
 from avatar3d.capture.preflight import CheckReport, check_clip
 from avatar3d.capture.preflight.cuts import CutFinder
-from avatar3d.capture.preflight.faces import blur_effect
+from avatar3d.capture.preflight.faces import FaceLooker, _square, blur_effect
 from avatar3d.capture.preflight.sound import SILENT, Sound, estimate_offset, hear
 from avatar3d.errors import UserError
 from avatar3d.head.landmarks import inter_ocular, lip_gap
@@ -175,6 +175,23 @@ def covered(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     outline = [93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288]
     polygon = points[[*outline, 361, 323, 330, 5, 101]].astype(np.int32)
     return cv2.fillPoly(image.copy(), [polygon], (110, 160, 205))
+
+
+@pytest.mark.parametrize(("reach", "covers"), [(0.0, False), (1.2, True), (-3.0, False)])
+def test_a_hand_comes_from_outside_the_face(person, reach, covers):
+    """21 points over the lips; the wrist `reach` faces below the middle of the mouth, or above."""
+    points = np.column_stack([person.landmarks[0], np.zeros(478)]).astype(np.float32)
+    mouth, height = points[13, :2], float(np.ptp(points[:, 1]))
+    spread = np.random.default_rng(0).uniform(-0.12, 0.12, (21, 2)) * height
+    hand = mouth + spread
+    hand[0] = mouth + [0, reach * height]
+    if reach < 0:  # a hand above the head does not reach the lips
+        hand += [0, reach * height]
+    looker = FaceLooker.__new__(FaceLooker)
+    image = to_bytes(person.picture(0).image)
+    origin = _square(image, np.concatenate([points.min(0)[:2], points.max(0)[:2]]), 3.2)[1]
+    looker._hands = lambda crop: [(hand - origin).astype(np.float32)]
+    assert looker._hand_on_mouth(image, points) is covers
 
 
 def turned(person, degrees: float) -> list[np.ndarray]:

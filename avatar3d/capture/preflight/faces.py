@@ -167,7 +167,10 @@ class FaceLooker:
         crop, origin = _square(image, box, _HAND_CROP)
         reach = _HAND_REACH * float(inter_ocular(points[:, :2]))
         lips = points[list(LIPS), :2] - origin
+        low, high = box[:2] - origin, box[2:] - origin
         for hand in self._hands(crop):
+            if ((hand > low) & (hand < high)).all():
+                continue  # an arm comes from outside; the model at times takes a face for a hand
             outline = cv2.convexHull(hand.astype(np.float32))
             inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in lips]
             if np.mean(np.array(inside) > -reach) > 0.25:

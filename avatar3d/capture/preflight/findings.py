@@ -142,6 +142,8 @@ def _presence(m: Measures) -> Finding:
         text="The face is in view all the time.",
         first=m.first("no face"),
     )  # fmt: skip
+    if share < 1:
+        finding.text = f"The face is in view in {100 * share:.1f} % of the frames."
     if not m.looks:
         finding.state, finding.first = "fail", 0.0
         finding.text = f"No face was found in any of {len(looks)} frames looked at."
