@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from avatar3d.errors import UserError
+from avatar3d.kernels import guided_filter
 
 __all__ = ["Segmenter", "refine_matte"]
 
@@ -46,8 +47,7 @@ def refine_matte(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     narrowed = np.clip((probability - 0.35) / 0.4, 0, 1)
     narrowed = cv2.GaussianBlur(narrowed, (0, 0), scale)
     radius = max(2, round(6 * scale))
-    # Coefficients at half the size (fast guided filter): 0.002 away from the full one, 3x as fast.
-    alpha = cv2.ximgproc.guidedFilter(image, narrowed, radius, 3e-5 * 255**2, scale=0.5)
+    alpha = guided_filter(image, narrowed, radius, 3e-5)
     gain = 255 / (_SOLID - _EMPTY)
     # A sum because it saturates at both ends; convertScaleAbs would fold what is below zero.
     return cv2.addWeighted(alpha, gain, alpha, 0, -_EMPTY * gain, dtype=cv2.CV_8U)

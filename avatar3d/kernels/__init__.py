@@ -23,6 +23,7 @@ from avatar3d.kernels.blocks import (
     normal_equations,
     solve_blocks,
 )
+from avatar3d.kernels.guided import guided_filter
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
 from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
@@ -40,6 +41,7 @@ __all__ = [
     "encode_pixels",
     "factor_blocks",
     "get_num_threads",
+    "guided_filter",
     "l1_ssim_loss",
     "multiply_blocks",
     "normal_equations",

@@ -17,6 +17,7 @@ __all__ = [
     "decode_pixels",
     "encode_pixels",
     "factor_blocks",
+    "guided_filter",
     "l1_ssim_loss",
     "multiply_blocks",
     "normal_equations",
@@ -381,3 +382,32 @@ def _inverse_diagonal(upper: Tensor) -> Tensor:
 def multiply_blocks(H: Tensor, x: Tensor) -> Tensor:
     """Products of blocks, of which the upper triangle is read, and x."""
     return ((H.triu() + H.triu(1).mT) @ x[..., None])[..., 0]
+
+
+def guided_filter(image: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> np.ndarray:
+    """Window by window of the half-sized picture, in float64."""
+    height, width = mask.shape
+    both = np.concatenate([image / 255, mask[..., None]], -1)
+    both = np.pad(both, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    small = (both[::2, ::2] + both[1::2, ::2] + both[::2, 1::2] + both[1::2, 1::2]) / 4
+    reach, rows, columns = max(1, radius // 2), small.shape[0], small.shape[1]
+
+    def window(y: int, x: int) -> tuple[slice, slice]:
+        return (
+            slice(max(0, y - reach), y + reach + 1),
+            slice(max(0, x - reach), x + reach + 1),
+        )
+
+    fits = np.empty((rows, columns, 4))
+    for y, x in np.ndindex(rows, columns):
+        seen = small[window(y, x)].reshape(-1, 4)
+        covariance = np.cov(seen.T, bias=True)
+        slope = np.linalg.solve(covariance[:3, :3] + eps * np.eye(3), covariance[:3, 3])
+        fits[y, x] = *slope, seen[:, 3].mean() - slope @ seen[:, :3].mean(0)
+    means = np.empty_like(fits)
+    for y, x in np.ndindex(rows, columns):
+        means[y, x] = fits[window(y, x)].mean((0, 1))
+    large = torch.as_tensor(means).permute(2, 0, 1)[None]
+    large = F.interpolate(large, scale_factor=2, mode="bilinear", align_corners=False)
+    fit = large[0].permute(1, 2, 0).numpy()[:height, :width]
+    return ((fit[..., :3] * image / 255).sum(-1) + fit[..., 3]).astype(np.float32)

@@ -5,6 +5,7 @@
 
 #include "adam.h"
 #include "bind.h"
+#include "guided_filter.h"
 #include "mesh.h"
 #include "normal_equations.h"
 #include "peak.h"
@@ -30,7 +31,8 @@ const Kernels* A3D_TABLE() {
                                 l1_ssim,       rasterize_mesh,   bind,
                                 bind_backward, outer_adamw,      decode_pixels,
                                 encode_pixels, normal_equations, factor_blocks,
-                                solve_blocks,  multiply_blocks,  spin_fma};
+                                solve_blocks,  multiply_blocks,  guided_filter,
+                                spin_fma};
   return &table;
 }
 

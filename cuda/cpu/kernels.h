@@ -169,6 +169,16 @@ struct BlockInput {
   const float* blocks;  // (frames, size, size)
 };
 
+constexpr int kLargestSide = 32768;  // of a picture to be filtered
+
+struct GuidedInput {
+  int width, height;
+  int radius;            // of the window, in pixels
+  float eps;             // variance, of colours in [0, 1], below which a window counts as flat
+  const uint8_t* image;  // (H, W, 3)
+  const float* mask;     // (H, W)
+};
+
 struct Kernels {
   const char* name;
   // Arrays of `images` scenes of one size and one number of Gaussians. False when a background
@@ -191,6 +201,8 @@ struct Kernels {
                         int threads);
   void (*solve_blocks)(const BlockInput& upper, const float* b, float* x, int threads);
   void (*multiply_blocks)(const BlockInput&, const float* x, float* y, int threads);
+  // mask (H, W) with its edges put on those of the picture; works at half the size
+  void (*guided_filter)(const GuidedInput&, float* out, Buffer& scratch);
   // for benchmarks; sink holds one float a thread; returns the floating-point operations done
   double (*spin_fma)(int rounds, int threads, float* sink);
 };

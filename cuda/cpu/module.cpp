@@ -1,6 +1,6 @@
 // The Python module avatar3d.kernels._native: array views in, table calls, no torch headers.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+#include "module.h"
+
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -20,14 +20,11 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-namespace nb = nanobind;
-
 namespace avatar3d {
 
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kMostUnknowns = 4096;  // of a block
 
 void* aligned_new(size_t bytes) { return ::operator new(bytes, std::align_val_t(kAlignment)); }
 void aligned_delete(void* p) { ::operator delete(p, std::align_val_t(kAlignment)); }
@@ -109,19 +106,7 @@ Settings& settings() {
   return s;
 }
 
-using FloatIn = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using FloatOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
-using IntIn = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
-using IntOut = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
-using ByteIn = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using ByteOut = nb::ndarray<nb::pytorch, uint8_t, nb::shape<1>, nb::c_contig, nb::device::cpu>;
-
-template <class Array>
-void expect(const Array& a, size_t size, const char* name) {
-  if (a.size() != size)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(a.size()) +
-                                " values, expected " + std::to_string(size));
-}
 
 // B images of N Gaussians. Every tensor has a leading dimension, B or, where the images share
 // it, 1.
@@ -417,10 +402,7 @@ double fma_rate() {
   return done / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-using BytesIn = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
-using BytesOut = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
-
-void decode_pixels(BytesIn bytes, std::optional<BytesIn> matte, std::optional<FloatIn> color,
+void decode_pixels(ByteIn bytes, std::optional<ByteIn> matte, std::optional<FloatIn> color,
                    FloatOut out) {
   if (bytes.ndim() != 3 || bytes.shape(2) != 3 || bytes.shape(0) > 65536 * 16 ||
       bytes.shape(1) > 65536 * 16)
@@ -441,74 +423,6 @@ void encode_pixels(FloatIn values, BytesOut bytes) {
   nb::gil_scoped_release unlocked;
   settings().kernels->encode_pixels(values.data(), (int64_t)values.size(), bytes.data(),
                                     settings().threads);
-}
-
-// At most so many threads: those of the caller, who may be one of several.
-int limited(int threads) {
-  return threads < 1 ? 1 : (threads < settings().threads ? threads : settings().threads);
-}
-
-void normal_equations(FloatIn own, FloatIn view, FloatIn basis, FloatIn error, FloatIn strength,
-                      IntIn pair, FloatOut H, FloatOut g, int threads) {
-  if (own.ndim() != 4 || basis.ndim() != 3 || pair.ndim() != 2)
-    throw std::invalid_argument("own must be (T, Q, 2, A), basis (Q, 3, E), pairs (P, 2)");
-  const size_t frames = own.shape(0), points = own.shape(1), pairs = pair.shape(0);
-  const size_t own_size = own.shape(3), basis_size = basis.shape(2), n = own_size + basis_size;
-  if (n > kMostUnknowns || frames > 0x7fffff || points > 0x7fffff || pairs > 0x7fffff)
-    throw std::invalid_argument("too many frames, points or unknowns");
-  expect(own, frames * points * 2 * own_size, "own");
-  expect(view, frames * points * 6, "view");
-  expect(basis, points * 3 * basis_size, "basis");
-  expect(error, frames * (points + pairs) * 2, "error");
-  expect(strength, frames * (points + pairs), "strength");
-  expect(pair, 2 * pairs, "pairs");
-  expect(H, frames * n * n, "H");
-  expect(g, frames * n, "g");
-  for (size_t k = 0; k < 2 * pairs; k++)
-    if (pair.data()[k] < 0 || (size_t)pair.data()[k] >= points)
-      throw std::invalid_argument("pairs point outside the points");
-  const NormalInput in = {(int)frames,     (int)points,     (int)pairs,  (int)own_size,
-                          (int)basis_size, own.data(),      view.data(), basis.data(),
-                          error.data(),    strength.data(), pair.data()};
-  nb::gil_scoped_release unlocked;
-  const std::shared_ptr<State> state = pool().take();
-  settings().kernels->normal_equations(in, H.data(), g.data(), state->scratch, limited(threads));
-  pool().give(state);
-}
-
-// (frames, size, size) with vectors (frames, size) beside them.
-BlockInput blocks_of(const FloatIn& blocks, const char* name) {
-  if (blocks.ndim() != 3 || blocks.shape(1) != blocks.shape(2) || blocks.shape(1) > kMostUnknowns ||
-      blocks.shape(0) > 0x7fffff)
-    throw std::invalid_argument(std::string(name) + " must be (T, N, N)");
-  return {(int)blocks.shape(0), (int)blocks.shape(1), blocks.data()};
-}
-
-bool factor_blocks(FloatIn H, FloatIn mask, FloatIn added, FloatOut upper, int threads) {
-  const BlockInput in = blocks_of(H, "H");
-  const size_t values = (size_t)in.frames * in.size;
-  expect(mask, values, "mask");
-  expect(added, values, "added");
-  expect(upper, values * in.size, "upper");
-  nb::gil_scoped_release unlocked;
-  return settings().kernels->factor_blocks(in, mask.data(), added.data(), upper.data(),
-                                           limited(threads));
-}
-
-void solve_blocks(FloatIn upper, FloatIn b, FloatOut x, int threads) {
-  const BlockInput in = blocks_of(upper, "upper");
-  expect(b, (size_t)in.frames * in.size, "b");
-  expect(x, (size_t)in.frames * in.size, "x");
-  nb::gil_scoped_release unlocked;
-  settings().kernels->solve_blocks(in, b.data(), x.data(), limited(threads));
-}
-
-void multiply_blocks(FloatIn H, FloatIn x, FloatOut y, int threads) {
-  const BlockInput in = blocks_of(H, "H");
-  expect(x, (size_t)in.frames * in.size, "x");
-  expect(y, (size_t)in.frames * in.size, "y");
-  nb::gil_scoped_release unlocked;
-  settings().kernels->multiply_blocks(in, x.data(), y.data(), limited(threads));
 }
 
 std::vector<std::string> simd_levels() {
@@ -539,6 +453,14 @@ std::string compiler() {
 }
 
 }  // namespace
+
+const Kernels& active_kernels() { return *settings().kernels; }
+
+int limited_threads(int threads) {
+  return threads < 1 ? 1 : (threads < settings().threads ? threads : settings().threads);
+}
+
+Scratch::~Scratch() { release(buffer); }
 
 void* reserve_bytes(Buffer& buffer, size_t bytes) {
   if (bytes > buffer.capacity || !buffer.data) {
@@ -582,10 +504,7 @@ NB_MODULE(_native, m) {
   m.def("outer_adamw", &outer_adamw);
   m.def("decode_pixels", &decode_pixels, nb::arg(), none(), none(), nb::arg());
   m.def("encode_pixels", &encode_pixels);
-  m.def("normal_equations", &normal_equations);
-  m.def("factor_blocks", &factor_blocks);
-  m.def("solve_blocks", &solve_blocks);
-  m.def("multiply_blocks", &multiply_blocks);
+  add_capture_kernels(m);
   m.def("fma_rate", &fma_rate);
   m.def("simd_levels", &simd_levels);
   m.def("simd", [] { return std::string(settings().kernels->name); });
