@@ -98,6 +98,7 @@ def report(workspace: Workspace) -> None:
 STAGES: tuple[Stage, ...] = (
     Stage(
         "check", check, (), ("size", "crop", "max_fps", "start", "duration"), CHECK_OUTPUTS,
+        version=2,
     ),
     Stage("decode", decode, ("check",), (), ("frames",), version=2),
     Stage(
