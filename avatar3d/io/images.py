@@ -75,7 +75,9 @@ def _gray_png(image: np.ndarray) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", compress(rows, 1)) + chunk(b"IEND", b"")
+    body = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", compress(rows.tobytes(), 1)) + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
