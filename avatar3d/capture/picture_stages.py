@@ -20,6 +20,8 @@ __all__ = ["decode", "matte", "parsing", "plate"]
 
 _COLOR_FRAMES = 24
 _PLATE_FRAMES = 90
+_MOVING = 0.12
+"""Share of the background that moves, from which on a person is told; the check has the same."""
 _RUN = 32
 """Frames labelled one after the other, each with a look at its neighbours."""
 
@@ -149,6 +151,13 @@ def plate(workspace: Workspace) -> None:
     pairs = parallel_map(
         lambda i: (workspace.frame(i), workspace.matte(i)), samples.tolist(), workspace.workers
     )
-    image, seen = background_plate(pairs)
-    workspace.state.facts["background_seen"] = float(seen.mean())
-    write_image(workspace.path("background.png"), image)
+    found = background_plate(pairs, workspace.workers)
+    workspace.state.facts["background_seen"] = float(found.seen.mean())
+    workspace.state.facts["background_moving"] = found.moving
+    if found.moving > _MOVING:
+        workspace.warn(
+            "plate",
+            f"{100 * found.moving:.0f} % of the background beside the person moves; the empty "
+            "background is the middle of what was seen there.",
+        )
+    write_image(workspace.path("background.png"), found.image)

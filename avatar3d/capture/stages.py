@@ -79,6 +79,7 @@ def report(workspace: Workspace) -> None:
     numbers = quality_numbers(tracking, workspace.fps)
     numbers["shoulders_measured"] = round(float(torso_share.mean()), 3)
     numbers["background_seen"] = round(facts["background_seen"], 3)
+    numbers["background_moving"] = round(facts["background_moving"], 3)
     numbers["refined_gain_db"] = facts["refined_gain_db"]
     for sentence in advice(numbers):
         workspace.warn("report", sentence)
@@ -121,7 +122,7 @@ STAGES: tuple[Stage, ...] = (
         "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,
     ),
-    Stage("plate", plate, ("matte",), (), ("background.png",), version=2),
+    Stage("plate", plate, ("matte",), (), ("background.png",), version=3),
     Stage(
         "audio", audio, ("decode",), ("sound_offset", "speech_model"),
         ("audio.wav", "audio_features.npz"),

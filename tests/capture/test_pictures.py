@@ -177,7 +177,8 @@ def test_plate_is_the_background_wherever_it_was_seen():
         frame = np.where(matte[..., None] > 0, 128, truth + noise).clip(0, 255).astype(np.uint8)
         frames.append(frame)
         mattes.append(matte)
-    plate, seen = background_plate(zip(frames, mattes, strict=True))
+    found = background_plate(zip(frames, mattes, strict=True))
+    plate, seen = found.image, found.seen
     never = np.zeros((60, 80), bool)
     never[20:, 28:50] = True
     assert not seen[never].any()
@@ -192,16 +193,42 @@ def test_hole_of_a_smooth_background_is_filled_smoothly():
     matte = np.zeros((96, 128), np.uint8)
     matte[30:, 40:90] = 255
     frame = np.where(matte[..., None] > 0, 0, truth).astype(np.uint8)
-    plate, seen = background_plate([(frame, matte)] * 10)
+    found = background_plate([(frame, matte)] * 10)
+    plate, seen = found.image, found.seen
     assert (~seen).any()
     assert np.abs(plate.astype(int) - truth)[~seen].mean() < 12
 
 
 def test_a_person_who_fills_every_frame_leaves_a_grey_plate():
     frame = np.full((20, 20, 3), 200, np.uint8)
-    plate, seen = background_plate([(frame, np.full((20, 20), 255, np.uint8))] * 4)
-    assert not seen.any()
-    assert (plate == plate[0, 0]).all()
+    found = background_plate([(frame, np.full((20, 20), 255, np.uint8))] * 4)
+    assert not found.seen.any()
+    assert (found.image == found.image[0, 0]).all()
+
+
+def test_strands_and_shadows_leave_no_outline_on_the_plate():
+    """Dark strands stand out of the matte by a few pixels in every frame."""
+    truth = np.full((200, 200, 3), (150, 160, 170), np.uint8)
+    truth[:, :40] = (90, 160, 60)
+    frame, matte = truth.copy(), np.zeros((200, 200), np.uint8)
+    frame[60:, 66:134] = 0.75 * truth[60:, 66:134] + 0.25 * np.array([30, 20, 20])
+    frame[60:, 73:127] = (30, 20, 20)
+    matte[60:, 73:127] = 255
+    found = background_plate([(frame, matte)] * 5)
+    error = np.abs(found.image.astype(int) - truth).max(-1)
+    assert error.max() < 10
+    assert np.abs(frame.astype(int) - truth).max(-1)[found.seen].max() > 25, "there was something"
+
+
+def test_a_moving_background_is_told():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
+    matte = np.zeros(truth.shape[:2], np.uint8)
+    matte[40:, 50:110] = 255
+    still = [(truth, matte)] * 12
+    partly = [(np.vstack([np.roll(truth[:60], 9 * n, 1), truth[60:]]), matte) for n in range(12)]
+    assert background_plate(still).moving == 0
+    assert 0.3 < background_plate(partly).moving < 0.85
 
 
 def test_edges_of_the_matte_move_onto_those_of_the_picture():

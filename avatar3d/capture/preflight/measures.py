@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
+from avatar3d.capture.plate import moving_pixels
 from avatar3d.capture.preflight.faces import FaceLook
 from avatar3d.capture.preflight.people import USABLE, People, background_region
 from avatar3d.capture.preflight.scan import Sample, Scan
@@ -15,8 +16,6 @@ from avatar3d.subject import FRAME_REASONS
 
 __all__ = ["Measures"]
 
-_MOVED = 14
-"""Grey levels by which a background pixel departs from its median to count as moving."""
 _CLOSED_EYES = 0.5
 
 
@@ -134,9 +133,7 @@ class Measures:
         known = shown.sum(0) >= max(4, 0.3 * len(looks))
         if known.mean() < 0.02:
             return 0.0, None
-        values = values[:, known]
-        departed = np.abs(values - np.nanmedian(values, axis=0)) > _MOVED
-        moving = departed.sum(0) > 0.05 * np.isfinite(values).sum(0)
+        departed, moving = moving_pixels(values[:, known])
         crowded = departed[:, moving].mean(1) > 0.3 if moving.any() else np.zeros(len(looks), bool)
         first = self.time(looks[int(crowded.argmax())][0].index) if crowded.any() else None
         return float(moving.mean()), first
