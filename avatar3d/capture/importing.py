@@ -19,6 +19,7 @@ from avatar3d.capture.stages import STAGES, store_sound
 from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, spread
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
+from avatar3d.io.arrays import write_arrays
 from avatar3d.io.images import read_image, write_image
 from avatar3d.progress import say, track
 from avatar3d.subject import Subject
@@ -26,6 +27,7 @@ from avatar3d.subject import Subject
 __all__ = ["import_folder"]
 
 _LOOKS = 12
+_MOST_FEATURES = 16384
 _PLAUSIBLE_FOCAL = (0.8, 8.0)  # times the longer side
 
 
@@ -39,8 +41,9 @@ def import_folder(
     """Turn a folder prepared for another program into a Subject.
 
     Its frames are taken over as they are where they are not larger than `config.size`, so are its
-    masks, sound, focal length and split. Landmarks, head, labels and shoulders are found by our own
-    stages, because the layouts hold parameters of head models that need a registration.
+    masks, sound and sound features, focal length and split. Landmarks, head, labels and shoulders
+    are found by our own stages, because the layouts hold parameters of head models that need a
+    registration.
 
     Args:
         folder: prepared for RAD-NeRF, ER-NeRF or TalkingGaussian, INSTA, FlashAvatar, or VHAP and
@@ -189,8 +192,36 @@ def _take_sound(recording: Recording, workspace: Workspace) -> None:
             "was left out.",
         )
         store_sound(workspace, None, 0.0)
-        return
-    store_sound(workspace, recording.audio, float(numbers[0]) / recording.fps)
+    else:
+        store_sound(workspace, recording.audio, float(numbers[0]) / recording.fps)
+    given = {
+        name: rows
+        for name, path in recording.features.items()
+        if (rows := _take_features(path, numbers, workspace)) is not None
+    }
+    target = workspace.path("audio_features.npz")
+    if given and target.is_file():
+        with np.load(target, allow_pickle=False) as ours:
+            given |= {name: ours[name] for name in ours.files}
+    if given:
+        write_arrays(target, given)
+
+
+def _take_features(path: Path, numbers: np.ndarray, workspace: Workspace) -> np.ndarray | None:
+    """(T, C) float32 rows of a .npy file for frame numbers (T,), the last one for those beyond."""
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+        if table.ndim not in (2, 3) or table.dtype.kind not in "fiu" or not table.size:
+            raise ValueError(f"{table.dtype} {table.shape}")
+        if table[0].size > _MOST_FEATURES:
+            raise ValueError(f"{table[0].size} values a frame")
+        rows = table[np.minimum(numbers, len(table) - 1)].reshape(len(numbers), -1)
+        if not np.isfinite(rows).all():
+            raise ValueError("values that are no numbers")
+    except (OSError, ValueError, EOFError) as error:
+        workspace.warn("audio", f"The sound features {path.name} were left out ({error}).")
+        return None
+    return rows.astype(np.float32)
 
 
 def _on_white(picture: np.ndarray) -> np.ndarray:

@@ -1,15 +1,16 @@
 """Folders that other programs have prepared, understood: which frames, masks, sound and camera.
 
 Known layouts, from the public code of RAD-NeRF (ER-NeRF, TalkingGaussian and others share it),
-INSTA, FlashAvatar and VHAP (GaussianAvatars). Only pictures, sound and JSON are read. Their face
-parameters belong to models that need a registration, and their pickled files are never opened.
+INSTA, FlashAvatar and VHAP (GaussianAvatars). Only pictures, sound, JSON and plain arrays of sound
+features are read. Their face parameters belong to models that need a registration, the action units
+of au.csv say less than our own landmarks, and pickled files are never opened.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Recording:
         audio: sound file, or None.
         focal: pixels of the frames, or None where it is not told.
         split: "train" and "test", indices into `frames`; empty where nothing is told.
+        features: sound features by name, .npy files with one entry per frame number.
     """
 
     kind: str
@@ -52,11 +54,13 @@ class Recording:
     audio: Path | None
     focal: float | None
     split: dict[str, tuple[int, ...]]
+    features: dict[str, Path] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """sha256 over every file that is read."""
         digest = hashlib.sha256(f"{self.kind} {self.fps} {self.focal} {self.split}".encode())
-        for path in (*self.frames, *self.masks, *([self.audio] if self.audio else [])):
+        sounds = [*([self.audio] if self.audio else []), *self.features.values()]
+        for path in (*self.frames, *self.masks, *sounds):
             digest.update(path.name.encode())
             with open(path, "rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
@@ -94,7 +98,7 @@ def read_recording(folder: str | Path, fps: float = 25.0) -> Recording:
 
 
 def _rad_nerf(folder: Path, fps: float) -> Recording:
-    """ori_imgs/N.jpg, parsing/N.png, transforms_train.json, transforms_val.json, aud.wav."""
+    """ori_imgs/N.jpg, parsing/N.png, transforms_{train,val}.json, aud.wav, aud*.npy."""
     pictures = {
         int(p.stem): p for p in _pictures(folder / "ori_imgs") if re.fullmatch(r"\d+", p.stem)
     }
@@ -112,9 +116,10 @@ def _rad_nerf(folder: Path, fps: float) -> Recording:
         new: tuple(sorted(place[n] for n in wanted[old] if n in place))
         for old, new in (("train", "train"), ("val", "test"))
     }
-    return _checked(
+    found = _checked(
         "RAD-NeRF", folder, frames, masks, _not_white, numbers, fps, _focal(focal), split
     )
+    return replace(found, features={p.stem: p for p in sorted(folder.glob("aud*.npy"))})
 
 
 def _flash_avatar(folder: Path, fps: float) -> Recording:

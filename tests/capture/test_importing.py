@@ -58,7 +58,11 @@ def rad_nerf(folder: Path, person, drawn, first: int = 3) -> Path:
         write_image(folder / "parsing" / f"{index}.png", code)
     write_image(folder / "bc.jpg", person.background)
     save_wav(folder / "aud.wav", person.samples, person.rate)
-    np.save(folder / "aud_ds.npy", np.zeros((FRAMES, 16, 29), np.float32))
+    features = np.arange(FRAMES - 1, dtype=np.float32)[:, None, None] + np.zeros(
+        (16, 29), np.float32
+    )
+    np.save(folder / "aud_ds.npy", features)  # they end a frame early now and then
+    np.save(folder / "aud_bad.npy", np.array([{"a": 1}], object), allow_pickle=True)
     (folder / "au.csv").write_text("frame, AU45_r\n")
     tracked = list(range(first, FRAMES))
     cut = first + len(tracked) * 10 // 11
@@ -162,7 +166,13 @@ def test_rad_nerf_becomes_a_subject(models, person, drawn, tmp_path, anny):
     error = np.linalg.norm(subject.tracking.landmarks_fit - person.landmarks[3:FRAMES], axis=-1)
     assert np.median(error) < 2.5
     assert subject.audio_path is not None
-    assert len(next(iter(subject.audio_features.values()))) == count
+    assert "mel" in subject.audio_features
+    assert all(len(rows) == count for rows in subject.audio_features.values())
+    given = subject.audio_features["aud_ds"]
+    assert given.shape == (count, 16 * 29)
+    assert given[:, 0].tolist() == [*range(3, FRAMES - 1), FRAMES - 2]
+    assert "aud_bad" not in subject.audio_features
+    assert any("aud_bad.npy" in warning for warning in subject.info.warnings)
     assert Subject(subject.folder).background.shape == (320, 320, 3)
     again = import_folder(folder, tmp_path / "subject", CONFIG, anny)
     assert again.info.stages == subject.info.stages
