@@ -16,6 +16,8 @@ from avatar3d.subject import Subject, Tracking
 __all__ = ["contact_sheet", "overlay_row", "posed_camera_points", "preview_video"]
 
 _GAZE_REACH = (0.016, 0.075)  # metres from the middle of the eyeball
+_WIRE = 0.35
+"""Opacity of the mesh."""
 _GREEN = np.array([40, 200, 60], np.float32)
 _COLORS = np.array(
     [
@@ -99,14 +101,17 @@ def _overlay(image: np.ndarray, shaped: ShapedHead, tracking: Tracking, index: i
     a, b, c = (pixels[faces[:, i]] for i in range(3))
     front = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
     lines = np.round(pixels[faces[front]] * zoom * 16 - 8).astype(np.int32)
-    cv2.polylines(canvas, list(lines), True, (120, 200, 255), 1, cv2.LINE_AA, shift=4)
+    wires = canvas.copy()
+    cv2.polylines(wires, list(lines), True, (120, 200, 255), 1, cv2.LINE_AA, shift=4)
+    # The mesh is finest around eyes and mouth, where the face has to show through the most.
+    canvas = cv2.addWeighted(wires, _WIRE, canvas, 1 - _WIRE, 0)
     for points2d, color in (
         (tracking.landmarks[index], (255, 40, 40)),
         (tracking.landmarks_fit[index], (60, 255, 60)),
     ):
         for x, y in points2d:
             center = (round(x * zoom * 16 - 8), round(y * zoom * 16 - 8))
-            cv2.circle(canvas, center, 14, color, -1, cv2.LINE_AA, shift=4)
+            cv2.circle(canvas, center, 24, color, -1, cv2.LINE_AA, shift=4)
     for start, end in np.round(_gaze_rays(shaped, tracking, index) * zoom * 16 - 8).astype(int):
         cv2.arrowedLine(
             canvas, tuple(map(int, start)), tuple(map(int, end)), (255, 230, 0), 2 * zoom,
