@@ -3,6 +3,7 @@
 import numpy as np
 
 from avatar3d.avatar.clouds import Cloud, bound_cloud, hair_cloud, torso_cloud
+from avatar3d.avatar.gamut import Gamut, freedom, learnable_colors
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.avatar.views import Views
@@ -13,6 +14,7 @@ __all__ = ["driving_signal", "initial_state"]
 
 _BOUND_SHARE, _HAIR_SHARE = 0.72, 0.14
 _BASIS_LIMIT = 3.0
+_STRETCH = 1.0  # what is seen edge-on starts longer by this much of its size
 _EXPRESSION_GAIN, _GAZE_GAIN = 3.0, 2.0  # relative weight of the signals in the basis
 
 
@@ -24,8 +26,8 @@ def initial_state(
     budget: int,
     basis_size: int,
     rng: np.random.Generator,
-) -> SplatState:
-    """A state ready for training.
+) -> tuple[SplatState, Gamut]:
+    """A state ready for training, and the colours that its Gaussians may learn.
 
     Args:
         subject: source of images and mattes.
@@ -46,6 +48,10 @@ def initial_state(
         torso_cloud(views, budget - bound_budget - hair_budget, rng),
     ]
     attributes = _stack(clouds, rng)
+    shown = clouds[0].shown
+    assert shown is not None
+    wide = np.where(attributes["part"][: len(shown.facing)] == 0, 1 - freedom(shown.facing), 0)
+    _stretch(attributes, wide, head, tracking)
     mesh = _used_mesh(head, attributes.pop("face"))
     torso_map, torso_limit = torso_statistics(tracking, frames, subject.fps)
     with_basis = len(clouds[0].face)
@@ -63,7 +69,7 @@ def initial_state(
         torso_limit=torso_limit,
     )
     state.validate()
-    return state
+    return state, learnable_colors(state, shown)
 
 
 def _stack(clouds: list[Cloud], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -91,6 +97,31 @@ def _stack(clouds: list[Cloud], rng: np.random.Generator) -> dict[str, np.ndarra
         "opacity": joined("opacity").astype(np.float32),
         "color": joined("color").astype(np.float32),
     }
+
+
+def _stretch(
+    attributes: dict[str, np.ndarray], share: np.ndarray, head: ShapedHead, tracking: Tracking
+) -> None:
+    """Stretch what the clip shows edge-on along the line of sight, where it does not show.
+
+    Foreshortened gaps between Gaussians need no filling in training, and open into cracks once the
+    head turns.
+
+    Args:
+        share: of the full stretch, for the first Gaussians.
+    """
+    eye = np.linalg.inv(tracking.T_camera_rest)[:3, 3]
+    wide = np.flatnonzero(share)
+    corners = head.vertices[head.model.faces[attributes["face"][wide]]]
+    first = corners[:, 1] - corners[:, 0]
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    normal = np.cross(first, corners[:, 2] - corners[:, 0])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    sight = eye - corners.mean(1)
+    along = ((sight * first).sum(1), (sight * np.cross(normal, first)).sum(1))
+    half = np.arctan2(along[1], along[0]) / 2
+    attributes["quat"][wide] = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], 1)
+    attributes["log_scale"][wide, 0] += np.log1p(_STRETCH * share[wide])
 
 
 def _used_mesh(head: ShapedHead, face: np.ndarray) -> dict[str, np.ndarray]:

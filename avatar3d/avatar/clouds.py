@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from avatar3d.avatar.state import SplatState
-from avatar3d.avatar.views import Views
+from avatar3d.avatar.views import Shown, Views
 from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS
 from avatar3d.head.model import PARTS, ShapedHead
 from avatar3d.subject import PARSING_LABELS
@@ -30,6 +31,8 @@ _OUTSIDE = ("face", "lips", "scalp", "ears", "neck", "shoulders")
 _NEVER_HAIR = ("background", "neck", "clothes")  # labels of pixels
 _FILLED_FROM = 12  # neighbours of a point that no frame has seen
 _TORSO_ABOVE = 0.9  # triangles that move with the shoulders are left to the torso's own Gaussians
+_HAIR_SPREAD = 0.012  # metres, of hair in depth
+_SHELL_OPACITY = 3.0  # what no frame shows keeps it, and must not be glass
 _CHEST_FRONT, _SHOULDER_BACK = 0.05, 0.06  # metres in front of / behind the ears
 
 
@@ -39,6 +42,7 @@ class Cloud:
 
     Attributes:
         spacing: (n,) metres to the neighbours, from which the scales follow.
+        shown: what the clip shows of them, for those on the mesh.
         flat: lie flat on their triangle, rather than being round.
     """
 
@@ -50,6 +54,7 @@ class Cloud:
     opacity: np.ndarray
     part: np.ndarray
     flat: bool
+    shown: Shown | None = None
 
 
 def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Generator) -> Cloud:
@@ -62,7 +67,8 @@ def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gene
     face = np.repeat(np.arange(len(count)), count)
     bary = rng.dirichlet(np.ones(3), len(face))  # uniform over a triangle
 
-    color, seen = views.colors(face, bary)
+    shown = views.look(face, bary)
+    color, seen = shown.color, shown.seen
     part = model.part[model.faces[face, 0]]
     outside = np.isin(part, [PARTS.index(name) for name in _OUTSIDE])
     points = (head.vertices[model.faces[face]] * bary[:, :, None]).sum(1)
@@ -82,6 +88,7 @@ def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gene
         opacity=np.where(splat_part == 0, 2.0, 1.0),
         part=splat_part,
         flat=True,
+        shown=shown,
     )
 
 
@@ -97,9 +104,11 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
         picked = rng.permutation(above)[: budget // (2 * len(chosen))]
         rows, columns = rows[picked], columns[picked]
         T = views.tracking.T_camera_head[index]
-        depth = T[2, 3] + rng.normal(0, 0.015, len(picked))
+        depth = _rim_depth(head, views, view)[rows, columns]
+        depth += rng.normal(0, _HAIR_SPREAD, len(picked))
         points.append((views.rays(rows, columns) * depth[:, None] - T[:3, 3]) @ T[:3, :3])
-        colors.append(views.images[view][rows, columns])
+        inner = views.inner_pixels(view)[:, rows, columns]
+        colors.append(views.images[view][*inner])
     outer, outer_color = np.concatenate(points), np.concatenate(colors)
     shell, shell_color, shell_spacing = _scalp_shell(head, views, budget - len(outer), rng)
     xyz = np.concatenate([outer, shell])
@@ -112,10 +121,25 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
             np.full(len(outer), 0.18 / np.sqrt(max(budget, 1))), np.full(len(shell), shell_spacing)
         ],
         color=np.concatenate([outer_color, shell_color]),
-        opacity=np.zeros(len(face)),
+        opacity=np.r_[np.zeros(len(outer)), np.full(len(shell), _SHELL_OPACITY)],
         part=np.full(len(face), SplatState.PARTS.index("hair"), np.uint8),
         flat=False,
     )
+
+
+def _rim_depth(head: ShapedHead, views: Views, view: int) -> np.ndarray:
+    """(H, W) depth of the skull where it shows, and around it that of its nearest rim.
+
+    Hair beside the skull grows from about there; on a plane through the ears it would stand off as
+    a ragged fringe as soon as the head turns.
+    """
+    rigid = head.model.torso_weight[head.model.faces].max(1) < 0.01
+    face = views.face[view]
+    skull = (face >= 0) & rigid[face]
+    if not skull.any():
+        return np.full(face.shape, views.tracking.T_camera_head[views.indices[view], 2, 3])
+    rows, columns = distance_transform_edt(~skull, return_distances=False, return_indices=True)
+    return views.depth[view][rows, columns]
 
 
 def _may_be_hair(views: Views, view: int) -> np.ndarray:
@@ -199,7 +223,8 @@ def _scalp_shell(
     area = length[candidates].sum() / 2
     face = rng.choice(candidates, count, p=length[candidates] / (2 * area))
     lift = rng.random((count, 1)) * 0.012
-    color, seen = views.colors(face, np.full((count, 3), 1 / 3))
+    shown = views.look(face, np.full((count, 3), 1 / 3))
+    color, seen = shown.color, shown.seen
     color[~seen] = _colors_nearby(center[face[~seen]], center[face[seen]], color[seen])
     points = center[face] + normal[face] / length[face, None] * lift
     return points, color, float(np.sqrt(area / count))

@@ -1,18 +1,41 @@
 """A few frames of a subject with the tracked mesh rasterised into each."""
 
-import numpy as np
-from scipy.ndimage import minimum_filter
+from dataclasses import dataclass
 
+import numpy as np
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
+
+from avatar3d.avatar.opponent import to_opponent
 from avatar3d.head.model import PARTS, ShapedHead
 from avatar3d.kernels import rasterize_mesh
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["Views"]
+__all__ = ["Shown", "Views"]
 
 _COUNT = 8
 _DEPTH_SLACK = 0.0015  # metres; less than the thickness of a lip
-_FACING = 0.3  # cosine; a pixel of what is seen more sideways may be half background
 _EDGE = 5  # pixels around a pixel that must be person
+_FACING = 0.3  # cosine between normal and view from which a point counts as seen
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What some frames show of n points of the surface.
+
+    Attributes:
+        color: (n, 3) mean over the frames that see a point; seen: (n,) bool, whether any does, and
+            from not so far aside that a pixel may be half background.
+        facing: (n,) cosine between normal and view in the frame that the point faces best, -1 if
+            it shows in none.
+        low, high: (n, 3) least and largest colour around the point in the frames that show it,
+            however much aside, in the coordinates of `to_opponent`; inf and -inf without any.
+    """
+
+    color: np.ndarray
+    seen: np.ndarray
+    facing: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 class Views:
@@ -49,16 +72,18 @@ class Views:
             self.face.append(np.where(face >= 0, solid[face], -1))
             self.depth.append(depth)
 
-    def colors(self, faces: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean colour (n, 3) of surface points over the views that see them, and whether any does.
+    def look(self, faces: np.ndarray, bary: np.ndarray) -> Shown:
+        """What the views show of surface points.
 
-        Seen are points that face the camera, away from the person's outline: a colour taken there
-        may be that of the background, and would show as soon as the head turns.
+        Only what is well inside the person's outline counts: a colour taken at it may be that of
+        the background, and would show as soon as the head turns.
 
         Args:
             faces: (n,) triangles; bary: (n, 3).
         """
         total, count = np.zeros((len(faces), 3)), np.zeros((len(faces), 1))
+        facing = np.full(len(faces), -1.0)
+        low, high = np.full((len(faces), 3), np.inf), np.full((len(faces), 3), -np.inf)
         triangles = self.model.faces[faces]
         for image, matte, depth, vertices in zip(
             self.images, self.mattes, self.depth, self.vertices, strict=True
@@ -68,20 +93,36 @@ class Views:
             limit = [self.camera.width - 1, self.camera.height - 1]
             inside = ((pixel >= 0) & (pixel <= limit)).all(1)
             columns, rows = pixel.clip(0, limit).T
-            seen = inside & (points[:, 2] < depth[rows, columns] + _DEPTH_SLACK)
-            seen &= minimum_filter(matte, _EDGE)[rows, columns] > 200
+            shown = inside & (points[:, 2] < depth[rows, columns] + _DEPTH_SLACK)
+            shown &= minimum_filter(matte, _EDGE)[rows, columns] > 200
             corners = vertices[triangles]
             normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
             length = np.linalg.norm(normal, axis=1) * np.linalg.norm(points, axis=1)
-            seen &= -(normal * points).sum(1) > _FACING * length
+            cosine = -(normal * points).sum(1) / np.maximum(length, 1e-12)
+            shown &= cosine > 0
+            facing = np.maximum(facing, np.where(shown, cosine, -1))
+            tint, around = to_opponent(image), (3, 3, 1)
+            for bound, extreme, filtered in (
+                (low, np.minimum, minimum_filter(tint, around)),
+                (high, np.maximum, maximum_filter(tint, around)),
+            ):
+                bound[shown] = extreme(bound[shown], filtered[rows[shown], columns[shown]])
+            seen = shown & (cosine > _FACING)
             total[seen] += image[rows[seen], columns[seen]]
             count[seen] += 1
-        return total / np.maximum(count, 1), count[:, 0] > 0
+        return Shown(total / np.maximum(count, 1), count[:, 0] > 0, facing, low, high)
 
     def rays(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Camera-frame points (n, 3) at unit depth through the centres of pixels."""
         uv1 = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], 1)
         return uv1 @ np.linalg.inv(self.camera.K).T
+
+    def inner_pixels(self, view: int) -> np.ndarray:
+        """(2, H, W) row and column of the pixel next to each that is person all around."""
+        person = minimum_filter(self.mattes[view], _EDGE) > 200
+        if not person.any():
+            return np.indices(person.shape)
+        return distance_transform_edt(~person, return_distances=False, return_indices=True)
 
     def chin_row(self, view: int) -> float:
         """Image row of the chin landmark."""

@@ -45,6 +45,9 @@ class TrainingConfig:
     """Weight of the difference of the change since the frame before; doubles the time."""
     random_background: float = 0.25
     """Fraction of iterations on a random flat background, which keeps the alpha honest."""
+    limit_colors: bool = True
+    """Keep hair, and what the clip shows edge-on only, to the colours shown around it, or the
+    background's would stick to the person's outline."""
     prior_color: float = 0.3
     """Weight of the pull towards the colour of neighbouring Gaussians; see `Priors`."""
     prior_position: float = 0.005

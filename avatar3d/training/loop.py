@@ -13,6 +13,7 @@ from torch import Tensor
 from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.build import driving_signal, initial_state
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
+from avatar3d.avatar.gamut import Gamut
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
@@ -43,7 +44,14 @@ from avatar3d.training.events import (
     Step,
 )
 from avatar3d.training.losses import Losses, Sample
-from avatar3d.training.optimize import Average, SplatAdamW, keep_in_bounds, raise_eps, set_rate
+from avatar3d.training.optimize import (
+    Average,
+    ColorLimits,
+    SplatAdamW,
+    keep_in_bounds,
+    raise_eps,
+    set_rate,
+)
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
 from avatar3d.training.schedule import CHECK_EVERY, Schedule
@@ -144,7 +152,7 @@ class SplatTraining:
             loss = torch.stack([*terms.values()]).sum()
             loss.backward()
             self.optimizer.step()
-            keep_in_bounds(self.parameters)
+            keep_in_bounds(self.parameters, self.limits)
             self.iteration += 1
             self.average.update(self.iteration)
             if self.iteration == _EPS_AFTER:
@@ -336,12 +344,16 @@ class SplatTraining:
         found = checkpoint.latest(self.run)
         if found is None:
             if self.start is not None:
+                self.limits = ColorLimits(Gamut.unlimited(len(self.start.state)), self.device)
                 self._set_state(replace(self.start.state))
             else:
                 amounts = self.config.gaussians, self.config.basis
-                state = initial_state(
+                state, gamut = initial_state(
                     self.subject, self.tracking, model, self.frames, *amounts, self.rng
                 )
+                if not self.config.limit_colors:
+                    gamut = Gamut.unlimited(len(state))
+                self.limits = ColorLimits(gamut, self.device)
                 self._set_state(state)
             self.optimizer = SplatAdamW(self.parameters)
             return
@@ -351,6 +363,8 @@ class SplatTraining:
             for name, value in tensors.items()
             if name.startswith("state.")
         }
+        gamut = Gamut(*(tensors[f"gamut.{f.name}"].numpy() for f in fields(Gamut)))
+        self.limits = ColorLimits(gamut, self.device)
         self._set_state(SplatState(**state_arrays))
         for name in SplatParameters.NAMES:
             getattr(self.parameters, name).data.copy_(tensors[f"parameters.{name}"])
@@ -387,6 +401,10 @@ class SplatTraining:
         tensors |= {
             f"state.{f.name}": torch.as_tensor(np.array(getattr(self.state, f.name), order="C"))
             for f in fields(SplatState)
+        }
+        gamut = self.limits.gamut
+        tensors |= {
+            f"gamut.{f.name}": torch.as_tensor(getattr(gamut, f.name)) for f in fields(Gamut)
         }
         if self.refiner is not None:
             tensors["tracking.corrections"] = torch.as_tensor(self.refiner.corrections)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from avatar3d.avatar.deform import SplatParameters
+from avatar3d.avatar.gamut import Gamut
+from avatar3d.avatar.opponent import from_opponent, to_opponent
 from avatar3d.kernels import OuterGradient, outer_adamw_
 
-__all__ = ["Average", "SplatAdamW", "keep_in_bounds", "raise_eps", "set_rate"]
+__all__ = ["Average", "ColorLimits", "SplatAdamW", "keep_in_bounds", "raise_eps", "set_rate"]
 
 # (learning rate, decoupled decay per step at full rate); positions in metres.
 _RATES = {
@@ -27,6 +29,22 @@ _RATES = {
 _SAMPLE = 100_000
 _AVERAGE_EVERY, _AVERAGE_DECAY = 5, 0.9  # iterations; of what was before, each time
 _SMALLEST, _LARGEST = math.log(8e-5), math.log(8e-3)  # metres
+
+
+class ColorLimits:
+    """A `Gamut` as tensors, and back for checkpoints.
+
+    Attributes:
+        low, high: (N, 3); steady: (S,) Gaussians whose colour has no blendshapes.
+    """
+
+    def __init__(self, gamut: Gamut, device: str | torch.device = "cpu") -> None:
+        self.gamut = gamut
+        self.low, self.high = (
+            torch.tensor(bound, dtype=torch.float32, device=device)
+            for bound in (gamut.low, gamut.high)
+        )
+        self.steady = torch.tensor(gamut.steady.nonzero()[0], device=device)
 
 
 class SplatAdamW(torch.optim.AdamW):
@@ -168,8 +186,11 @@ def raise_eps(optimizer: torch.optim.Optimizer, quantile: float = 0.2) -> None:
 
 
 @torch.no_grad()
-def keep_in_bounds(parameters: SplatParameters) -> None:
-    """Clamp sizes to 0.08-8 mm, colours to the gamut, opacities to where gradients are alive."""
+def keep_in_bounds(parameters: SplatParameters, limits: ColorLimits) -> None:
+    """Clamp sizes to 0.08-8 mm, colours to `limits`, opacities to where gradients are alive."""
     parameters.log_scale.clamp_(_SMALLEST, _LARGEST)
     parameters.opacity.clamp_(-6.0, 7.0)
-    parameters.color.clamp_(0.0, 1.0)
+    color = from_opponent(to_opponent(parameters.color).clamp_(limits.low, limits.high))
+    parameters.color.copy_(color.clamp_(0.0, 1.0))
+    if parameters.basis.shape[-1] and len(limits.steady):
+        parameters.basis[:, 7:].index_fill_(0, limits.steady, 0.0)

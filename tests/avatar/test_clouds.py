@@ -4,6 +4,7 @@ import numpy as np
 
 from avatar3d.avatar import SplatState
 from avatar3d.avatar.clouds import bound_cloud
+from avatar3d.avatar.views import Shown
 from avatar3d.head import HeadModel
 
 
@@ -13,10 +14,11 @@ class OneSidedViews:
     def __init__(self, head) -> None:
         self.head = head
 
-    def colors(self, faces: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def look(self, faces: np.ndarray, bary: np.ndarray) -> Shown:
         points = (self.head.vertices[self.head.model.faces[faces]] * bary[:, :, None]).sum(1)
         seen = points[:, 0] > 0
-        return np.where(seen[:, None], symmetric_paint(points), 0.0), seen
+        color = np.where(seen[:, None], symmetric_paint(points), 0.0)
+        return Shown(color, seen, np.where(seen, 1.0, -1.0), color, color)
 
 
 def symmetric_paint(points: np.ndarray) -> np.ndarray:
