@@ -18,6 +18,7 @@ import numpy as np
 from avatar3d.avatar import Avatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
+from avatar3d.evaluation.perceptual import perceptual_distance
 from avatar3d.evaluation.regions import face_interior, head_mask, seam_band
 from avatar3d.evaluation.sheets import Panel, save_poses, save_sheets
 from avatar3d.io.atomic import atomic_write
@@ -32,6 +33,7 @@ _TRAIN_FRAMES = 20  # of those that training saw, looked at for the gap
 _MEANINGS = {
     "psnr": "whole frame PSNR, dB",
     "ssim": "whole frame SSIM",
+    "lpips": "whole frame LPIPS (AlexNet), 0 is the recording",
     "face_psnr": "face box PSNR, dB",
     "face_ssim": "face box SSIM",
     "mouth_psnr": "mouth box PSNR, dB",
@@ -116,12 +118,15 @@ def evaluate(
     keep = set(frames[:: max(1, len(frames) // _SHEET_FRAMES)][:_SHEET_FRAMES])
     scores, panels = _Scores(), []
     found: list[tuple[np.ndarray, np.ndarray]] = []
+    perceptual = perceptual_distance()
     rendered = _renders(avatar, subject, tracking, frames)
     for index, image in track(zip(frames, rendered, strict=True), "Comparing", len(frames)):
         truth = subject.frame(index)
         landmarks = tracking.landmarks_fit[index]
         scores.add(**_frame_scores(subject, index, image, truth, landmarks))
         scores.add(**_region_errors(image, truth, subject.parsing(index), subject.matte(index)))
+        if perceptual is not None:
+            scores.add(lpips=perceptual(image / np.float32(255), truth / np.float32(255)))
         if detect is not None:
             pair = detect(image), detect(truth)
             if pair[0] is not None and pair[1] is not None:
