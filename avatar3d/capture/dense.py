@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from avatar3d.capture.blur import widely_blurred
 from avatar3d.capture.fit import DenseTargets, FaceFit
 from avatar3d.capture.parallel import parallel_map
 from avatar3d.head import ShapedHead
@@ -151,22 +152,13 @@ def detail(gray: np.ndarray) -> np.ndarray:
     import cv2
 
     fine = gray.astype(np.float32)
-    fine -= _widely_blurred(fine, 9)
-    contrast = cv2.sqrt(_widely_blurred(fine * fine, 14))
+    fine -= widely_blurred(fine, 9)
+    contrast = cv2.sqrt(widely_blurred(fine * fine, 14))
     contrast += 6
     fine *= 40
     fine /= contrast
     fine += 128
     return np.clip(fine, 0, 255, out=fine).astype(np.uint8)
-
-
-def _widely_blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    """A wide Gaussian blur at a quarter of the size, in a quarter of the time."""
-    import cv2
-
-    small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), sigma / 4)
-    return cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def flow_targets(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avatar3d.capture.blur import widely_blurred
+
 __all__ = [
     "TorsoMotion", "TorsoTracker", "measure_all", "pivot_pixel", "smooth_motion",
     "torso_poses", "torso_region",
@@ -57,7 +59,7 @@ class TorsoTracker:
     ) -> None:
         """
         Args:
-            image: (H, W, 3) uint8 reference picture.
+            image: (H, W) or (H, W, 3) uint8 reference picture.
             matte: (H, W) uint8 alpha.
             region: (H, W) bool, where the shoulders may be measured.
             pivot: (2,) pixels, centre of scale and roll.
@@ -121,14 +123,13 @@ class TorsoTracker:
         import cv2
 
         size = tuple(max(8, round(side * self._scale)) for side in matte.shape[::-1])
-        gray = cv2.resize(
-            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA
-        )
+        gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
         alpha = cv2.resize(matte, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        gray = gray.astype(np.float32)
-        gray = gray - cv2.GaussianBlur(gray, (0, 0), 12)
-        gray = cv2.GaussianBlur(gray, (0, 0), 0.7) / _GRAY_NOISE
-        return [gray, cv2.GaussianBlur(alpha, (0, 0), 1.0) / _ALPHA_NOISE]
+        gray -= widely_blurred(gray, 12)
+        gray = cv2.GaussianBlur(gray, (0, 0), 0.7)
+        alpha = cv2.GaussianBlur(alpha, (0, 0), 1.0)
+        return [gray * np.float32(1 / _GRAY_NOISE), alpha * np.float32(1 / _ALPHA_NOISE)]
 
 
 class _Template:

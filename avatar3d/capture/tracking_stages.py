@@ -202,13 +202,13 @@ def torso(workspace: Workspace) -> None:
     alpha = workspace.matte(reference)
     clothes = workspace.parsing(reference) == PARSING_LABELS.index("clothes")
     tracker = TorsoTracker(
-        workspace.frame(reference),
+        workspace.gray_frame(reference),
         alpha,
         torso_region(alpha, points[reference], clothes),
         pivot_pixel(rest, workspace.K),
     )
     pyramids = parallel_map(
-        lambda index: tracker.pyramid(workspace.frame(index), workspace.matte(index)),
+        lambda index: tracker.pyramid(workspace.gray_frame(index), workspace.matte(index)),
         range(workspace.frames),
         workspace.workers,
     )
