@@ -50,9 +50,9 @@ _EAR = 0.1
 """Face heights by which real ears may stand out farther than those of the fitted head."""
 _FAINT_BROW = 15.0
 """Grey levels between brow and skin below which colour does not tell them apart."""
-_INNER = 0.7
-"""Least share of a pixel within the outline of an eye: it runs along the edges of the lids, which
-have a thickness of their own."""
+_LID = 0.45
+"""Difference from the skin around an eye, by that of the eye itself, below which a pixel along its
+outline is lid."""
 _GAP = 0.5
 """Brightness beside that of the lips below which a pixel along their inner edge is the gap."""
 _SHUT = 0.006
@@ -198,8 +198,8 @@ def _paint_face(labels: np.ndarray, frame: Observed) -> None:
     box, inside = filled_exactly(shape, points, NOSE)
     labels[box][inside] = LABEL["nose"]
     for eye, name in zip(EYES, ("left_eye", "right_eye"), strict=True):
-        box, inside = filled_exactly(shape, points, eye, _INNER)
-        labels[box][inside] = LABEL[name]
+        box, inside = filled_exactly(shape, points, eye)
+        labels[box][_without_lids(image[box], inside)] = LABEL[name]
     box, inside = filled_exactly(shape, points, LIPS)
     labels[box][inside] = LABEL["lips"]
     _paint_mouth(labels, frame)
@@ -220,6 +220,19 @@ def _paint_mouth(labels: np.ndarray, frame: Observed) -> None:
     of_lips = float(np.median(grey[lips & ~wide])) if (lips & ~wide).any() else 255.0
     labels[box][core | (wide & (grey < _GAP * of_lips))] = LABEL["mouth_interior"]
     labels[box][wide & teeth] = LABEL["teeth"]
+
+
+def _without_lids(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the inside of an eye's outline less what looks like skin along its border."""
+    import cv2
+
+    cross, mask = np.ones((3, 3), np.uint8), inside.astype(np.uint8)
+    core, skin = cv2.erode(mask, cross) > 0, cv2.dilate(mask, cross) == 0
+    if not core.any() or not skin.any():
+        return inside
+    away = np.abs(image.astype(np.float32) - np.median(image[skin], axis=0)).max(-1)
+    eye = core | (inside & (away >= _LID * np.median(away[core])))
+    return core | (cv2.medianBlur(eye.astype(np.uint8), 3) > 0)
 
 
 def _is_shut(inside: np.ndarray, points: np.ndarray) -> bool:

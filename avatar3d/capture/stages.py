@@ -112,12 +112,12 @@ STAGES: tuple[Stage, ...] = (
         "fit", fit, ("landmarks",),
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
-        version=6,
+        version=7,
     ),
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
     ),
-    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=6),
+    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=7),
     Stage(
         "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,
