@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -154,6 +155,25 @@ def test_the_larger_face_is_followed_and_the_other_cropped_away(person, stranger
     assert checked.people.most == 2
     assert (checked.people.boxes[:, 0] < 320).all()
     assert sum(checked.people.crop[::2]) < 430, "the crop ends before the other face"
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_face_on_the_wall_is_never_taken_for_the_main_one(always):
+    """A landmark model that is shown both, and chooses the wrong one where it sees it."""
+    wrong, right = (np.zeros((478, 3), np.float32) + [x, 450, 0] for x in (310, 450))
+
+    def detect(crop: np.ndarray) -> list[SimpleNamespace]:
+        side = crop.shape[0]
+        chosen = wrong if always or side > 300 else right
+        return [SimpleNamespace(points=chosen - [450 - side // 2, 450 - side // 2, 0])]
+
+    looker = FaceLooker.__new__(FaceLooker)
+    looker._detector = SimpleNamespace(detect=detect)
+    found = looker._landmarks(np.zeros((900, 900, 3), np.uint8), np.array([380, 370, 520, 530]))
+    if always:
+        assert found is None
+    else:
+        np.testing.assert_allclose(found, right)
 
 
 def test_face_in_a_part_of_the_frames(person, tmp_path):
@@ -359,8 +379,6 @@ def test_a_real_stranger_is_masked_and_the_person_goes_on(real_clip, tmp_path):
 )
 def test_sound_is_brought_forward_on_request(clip, tmp_path, setting, found, moved):
     """A late sound starts later in the file: what is kept begins that much further on."""
-    from types import SimpleNamespace
-
     from avatar3d.audio import load_audio
     from avatar3d.capture.stages import audio
 

@@ -24,8 +24,9 @@ from avatar3d.head.landmarks import (
 __all__ = ["FaceLook", "FaceLooker"]
 
 _MOST_FACES = 3
-_CROP = 2.0
-"""Side of the square given to the landmark model, in heights of the face's box."""
+_CROP, _TIGHT_CROP = 2.0, 1.3
+"""Side of the square given to the landmark model, in heights of the face's box; the second where
+the first shows another face."""
 _CROP_PIXELS = 384
 _CHEEKS = (50, 280, 101, 330, 205, 425)
 _CHIN = (199, 200, 83, 313, 18, 164, 167, 393, 175)
@@ -142,9 +143,22 @@ class FaceLooker:
         return None if points is None else shaped_look(points)
 
     def _landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
+        """(478, 3) of the face in a box; beside it the crop may show another, which is not it."""
+        for factor in (_CROP, _TIGHT_CROP):
+            points = self._landmarks_around(image, box, factor)
+            if points is None:
+                return None
+            middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
+            if (box[:2] < middle).all() and (middle < box[2:]).all():
+                return points
+        return None
+
+    def _landmarks_around(
+        self, image: np.ndarray, box: np.ndarray, factor: float
+    ) -> np.ndarray | None:
         import cv2
 
-        crop, origin = _square(image, box, _CROP)
+        crop, origin = _square(image, box, factor)
         if min(crop.shape[:2]) < 16:
             return None
         scale = _CROP_PIXELS / max(crop.shape[:2])
