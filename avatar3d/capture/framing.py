@@ -12,6 +12,8 @@ MIN_FRAMES = 10
 """Fewest frames that an avatar can be made of."""
 _FACE_SHARE = 0.365
 """Height of the face, forehead to chin, as a share of the cropped square."""
+_HAIR = 0.65
+"""Heights of the face that are kept above it, where the picture has them."""
 _TIGHTEST = 0.72
 _INTRUDING = 0.02
 
@@ -44,7 +46,9 @@ def choose_crop(
     best, least = whole, np.inf
     for factor in np.linspace(1, _TIGHTEST, 5) if len(others) else (1.0,):
         for shift in (0.0, -0.08, 0.08, -0.16, 0.16) if len(others) else (0.0,):
-            crop = _square(middle + [shift * side, 0], side * factor, width, height)
+            crop = _square(
+                middle + [shift * side, 0], side * factor, width, height, top - _HAIR * face_height
+            )
             amount = _intrusion(crop, others)
             if amount < least:
                 best, least = crop, amount
@@ -73,9 +77,10 @@ def _intrusion(crop: Crop, others: np.ndarray) -> float:
     return share if share > _INTRUDING else 0.0
 
 
-def _square(middle: np.ndarray, side: float, width: int, height: int) -> Crop:
+def _square(middle: np.ndarray, side: float, width: int, height: int, highest: float) -> Crop:
+    """A square with a little more below its middle, but not without what begins at `highest`."""
     size = int(min(round(side), width, height))
-    x, y = middle[0] - size / 2, middle[1] - size / 2 + 0.06 * size
+    x, y = middle[0] - size / 2, min(middle[1] - size / 2 + 0.06 * size, highest)
     return (
         int(np.clip(round(x), 0, width - size)), int(np.clip(round(y), 0, height - size)), size,
         size,
