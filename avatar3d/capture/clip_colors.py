@@ -211,6 +211,7 @@ def _seed_counts(looks: list[Look]) -> tuple[np.ndarray, np.ndarray]:
         counts[SKIN] += _histogram(index[_face(look)])
         counts[HAIR] += _histogram(index[person & (down < -0.62) & (np.abs(across) < 0.6)])
     skin_like = _smooth_share(_shaded(counts[SKIN])) > _SKIN_LIKE
+    hair_like = _smooth_share(counts[HAIR]) > _SKIN_LIKE
     bare = [_bare(look, skin_like) for look in looks]
     reached = [0, 0]
     for look, (across, down), reach in zip(looks, places, bare, strict=True):
@@ -226,6 +227,7 @@ def _seed_counts(looks: list[Look]) -> tuple[np.ndarray, np.ndarray]:
         bottom = person & _low(down, 0.93)
         if shoulders_bare:
             reach = reach | (bottom & skin_like[index])
+            bottom &= ~hair_like[index]  # it hangs down there sooner than clothes begin
         bottom &= ~reach
         beside = np.abs(across) > 0.4
         clothes = (person & (down > 1.05) & ~reach) | (bottom & beside)
