@@ -72,6 +72,7 @@ class FrameStore:
 
     Attributes:
         background: (H, W, 3) float tensor in [0, 1], the empty plate.
+        row: place of each frame number among `indices`.
 
     Raises:
         UserError: a frame cannot be read, or the disk is full.
@@ -85,7 +86,7 @@ class FrameStore:
         device: str | torch.device = "cpu",
     ) -> None:
         self.indices, self.device = indices, torch.device(device)
-        self._row = {int(index): row for row, index in enumerate(indices)}
+        self.row = {int(index): row for row, index in enumerate(indices)}
         height, width = subject.info.height, subject.info.width
         self._image = np.empty((height, width, 3), np.uint8)
         self._matte = np.empty((height, width), np.uint8)
@@ -101,10 +102,6 @@ class FrameStore:
                 f"Cannot keep the decoded frames ({size:.1f} GB) in {folder}: "
                 f"{error.strerror or error}; free some space or lower max_frames."
             ) from error
-
-    def holds(self, index: int) -> bool:
-        """Whether this frame is among them."""
-        return index in self._row
 
     def image(self, index: int) -> Tensor:
         """(H, W, 3) float in [0, 1]."""
@@ -145,7 +142,7 @@ class FrameStore:
         """The image or the matte of a frame, in memory that the next call uses again."""
         size = self._image.nbytes + self._matte.nbytes
         inside = self._image.nbytes if into is self._matte else 0
-        self._file.seek(self._row[int(index)] * size + inside)
+        self._file.seek(self.row[int(index)] * size + inside)
         self._file.readinto(into.data)
         return torch.from_numpy(into).to(self.device)
 

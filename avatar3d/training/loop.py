@@ -126,6 +126,7 @@ class SplatTraining:
             yield from self._events()
 
     def _events(self) -> Iterator[Event]:
+        self.schedule.begin()
         yield Started(self.avatar, self._preview, self.frames)
         for phase in _PHASES[_PHASES.index(self.phase) :]:
             if phase != self.phase:
@@ -157,10 +158,11 @@ class SplatTraining:
             self.average.update(self.iteration)
             if self.iteration == _EPS_AFTER:
                 raise_eps(self.optimizer)
+            self.schedule.iterated(self.phase, self.iteration)
+            seen = list(self._look())  # before anything is told: a checkpoint may follow each event
             values = {name: float(term.detach()) for name, term in terms.items()}
             yield Step(self.phase, self.iteration, float(loss.detach()), values)
-            yield from self._look()
-            self.schedule.iterated(self.phase, self.iteration)
+            yield from seen
             if self.iteration % self.config.preview_iterations == 0:
                 yield self._preview(int(self.frames[len(self.frames) // 2]))
             if self.phase == "final" and self.iteration % _CLIP_EVERY == 0:
@@ -208,7 +210,7 @@ class SplatTraining:
         sample = Sample(self._face(frame), camera, image, background, weight)
         if config.matte_weight:
             sample.matte = self.store.matte(frame)
-        if config.temporal_weight and not flat and self.store.holds(frame - 1):
+        if config.temporal_weight and not flat and frame - 1 in self.store.row:
             earlier = self.store.image(frame - 1)
             face = self._face(frame - 1)
             sample.before = Sample(face, camera, earlier, background, sample.weight)
@@ -222,11 +224,19 @@ class SplatTraining:
 
     def _face(self, frame: int) -> FaceParameters:
         """What the face does in a frame, with the head's vertices, which stay for the phase."""
-        if frame not in self._faces:
-            face = face_parameters(self.tracking, frame, self.device)
-            vertices = self.rig.head_vertices(face.weights, face.gaze)
-            self._faces[frame] = replace(face, vertices=vertices)
-        return self._faces[frame]
+        row = self.store.row[frame]
+        tracks = self._tracks
+        face = FaceParameters(
+            tracks.weights[row],
+            tracks.gaze[row],
+            tracks.T_camera_head[row],
+            tracks.T_camera_torso[row],
+            self._vertices[row],
+        )
+        if not self._posed[row]:
+            self._vertices[row] = self.rig.head_vertices(face.weights, face.gaze)
+            self._posed[row] = True
+        return face
 
     def _refine(self) -> Iterator[Event]:
         if not self.config.refine_steps:
@@ -264,7 +274,11 @@ class SplatTraining:
         self.rig = SplatRig(state, self.device)
         self.parameters = SplatParameters(state, self.device)
         self.average = Average(self.parameters)
-        self._faces: dict[int, FaceParameters] = {}
+        # In few blocks: pieces between the pictures that come and go would scatter the memory.
+        self._tracks = face_parameters(self.tracking, self.store.indices, self.device)
+        count = len(self.store.indices)
+        self._vertices = torch.empty(count, len(state.vertices), 3, device=self.device)
+        self._posed = np.zeros(count, bool)
 
     def _make_refiner(self) -> Refiner:
         if self.refiner is None:
@@ -358,6 +372,11 @@ class SplatTraining:
             self.optimizer = SplatAdamW(self.parameters)
             return
         header, tensors = found
+        extra = header["extra"]
+        self.phase, self.iteration = extra["phase"], extra["iteration"]
+        refined = self._with_refined(tensors)
+        if self.phase == "final":
+            self.tracking = refined
         state_arrays = {
             name.removeprefix("state."): value.numpy()
             for name, value in tensors.items()
@@ -371,17 +390,11 @@ class SplatTraining:
         self.optimizer = SplatAdamW(self.parameters)
         checkpoint.restore(header, tensors, self.optimizer, self.rng)
         self.order = tensors["order"].numpy()
-        extra = header["extra"]
-        self.phase, self.iteration = extra["phase"], extra["iteration"]
         self.schedule.restore(extra["schedule"])
         means = {name: tensors[f"average.{name}"] for name in SplatParameters.NAMES}
         self.average.restore(means, extra["averaged"])
-        if "tracking.head" in tensors:
-            refined = self._with_refined(tensors)
-            if self.phase == "refine":
-                self._make_refiner().adopt(refined, tensors["tracking.corrections"].numpy())
-            else:
-                self.tracking = refined
+        if self.phase == "refine" and "tracking.corrections" in tensors:
+            self._make_refiner().adopt(refined, tensors["tracking.corrections"].numpy())
 
     def _with_refined(self, tensors: dict[str, Tensor]) -> Tracking:
         weights = tensors["tracking.weights"].numpy()

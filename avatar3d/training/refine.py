@@ -41,15 +41,15 @@ _PULL = 0.02  # per step, of the expression towards the captured one
 
 
 def face_parameters(
-    tracking: Tracking, index: int, device: str | torch.device = "cpu"
+    tracking: Tracking, index: int | np.ndarray, device: str | torch.device = "cpu"
 ) -> FaceParameters:
-    """Tensors of one tracked frame, in memory of torch's own (see `SplatRig`)."""
+    """Tensors of a tracked frame, or of several, in memory of torch's own (see `SplatRig`)."""
 
     def tensor(array: np.ndarray) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=device)
 
     return FaceParameters(
-        weights=tensor(np.concatenate([tracking.expression[index], tracking.residual[index]])),
+        weights=tensor(np.concatenate([tracking.expression[index], tracking.residual[index]], -1)),
         gaze=tensor(tracking.gaze[index]),
         T_camera_head=tensor(tracking.T_camera_head[index]),
         T_camera_torso=tensor(tracking.T_camera_torso[index]),

@@ -14,7 +14,7 @@ CHECK_EVERY = 100
 _LOOK_AT_CLOCK = 20
 _REFINE_UNTIL = 0.5  # of the time, unless the iterations are done sooner
 _FEWEST_STEPS = 2
-_GAIN = 0.002  # of the best loss so far; less does not count as progress
+_GAIN = 0.01  # of the best loss so far, 0.1 dB; less does not count as progress
 _SETTLING = 0.3  # of the iterations done so far; the rates then fall to their end
 
 
@@ -37,6 +37,7 @@ class Schedule:
         losses: mean loss of the frames held back at every look.
         converged: whether they have stopped to gain; `at` the iteration, `rate` the rate then.
         spent: seconds that earlier, interrupted processes have used.
+        prepared: seconds that passed before the first iteration.
     """
 
     config: TrainingConfig
@@ -47,6 +48,7 @@ class Schedule:
     at: int = 0
     rate_then: float = 1.0
     spent: float = 0.0
+    prepared: float = 3.0
     _step_seconds: float = 0.0
     _mark: tuple[int, float] = (-1, 0.0)
 
@@ -57,6 +59,10 @@ class Schedule:
     def elapsed(self) -> float:
         """Seconds of work so far."""
         return self.spent + time.monotonic() - self.started
+
+    def begin(self) -> None:
+        """The first iteration is next."""
+        self.prepared = time.monotonic() - self.started
 
     def length(self, phase: str) -> int:
         """Iterations of a phase, as far as is known."""
@@ -137,5 +143,8 @@ class Schedule:
 
     @property
     def _reserve(self) -> float:
-        """Seconds kept for what follows: the audio driver, the preview and the file."""
-        return 2.0 + 0.04 * self.config.seconds
+        """Seconds kept for what follows: previews, the audio driver and the file.
+
+        It takes about as long as what came before the first iteration, and slows with it.
+        """
+        return min(self.prepared + 1.0, 0.3 * self.config.seconds)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from avatar3d.head import HeadModel
 from avatar3d.subject import Subject
-from avatar3d.training import TrainingConfig, schedule
+from avatar3d.training import TrainingConfig, loop, schedule
 from avatar3d.training.data import hold_back
 from avatar3d.training.events import Done, HeldBack, Said, Step
 from avatar3d.training.loop import SplatTraining
@@ -92,20 +93,46 @@ def test_frames_held_back_are_one_stretch_and_never_trained_on():
     assert len(hold_back(frames[:40], 8)[1]) == 0
 
 
-def test_a_training_looks_at_them(tiny_subject: Subject, tiny_head_file: Path, tmp_path: Path):
-    config = TrainingConfig(
-        gaussians=200, basis=2, warmup_iterations=5, iterations=400, refine_steps=0, held_back=1,
-        patience=1,
-    )  # fmt: skip
-    training = SplatTraining(tiny_subject, HeadModel.load(tiny_head_file), config, tmp_path)
-    assert len(training.held_back) == 1
-    events = list(training.events())
+LOOKING = TrainingConfig(
+    gaussians=200, basis=2, warmup_iterations=5, iterations=60, refine_steps=0, held_back=1,
+    patience=1, preview_iterations=10**9,
+)  # fmt: skip
+
+
+@pytest.fixture
+def looking(tiny_subject: Subject, tiny_head_file: Path, tmp_path: Path, monkeypatch):
+    """Make or go on with a training that looks every ten steps and takes no gain for enough."""
+    monkeypatch.setattr(loop, "CHECK_EVERY", 10)
+    monkeypatch.setattr(schedule, "_GAIN", 0.9)
+    head = HeadModel.load(tiny_head_file)
+
+    def make(name: str) -> SplatTraining:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return SplatTraining(tiny_subject, head, LOOKING, tmp_path / name)
+
+    return make
+
+
+def test_a_training_looks_at_them_and_ends_the_same_when_interrupted(looking):
+    whole = looking("whole")
+    assert len(whole.held_back) == 1
+    events = list(whole.events())
     looks = [event.iteration for event in events if isinstance(event, HeldBack)]
     steps = [event for event in events if isinstance(event, Step) and event.phase == "final"]
-    assert looks == list(range(CHECK_EVERY, len(steps) + 1, CHECK_EVERY))
-    if len(steps) < 400:
-        assert any(isinstance(event, Said) for event in events)
+    assert looks == list(range(10, len(steps) + 1, 10))
+    assert any(isinstance(event, Said) for event in events)
+    assert 20 < len(steps) < 40
     assert all(sum(step.terms.values()) == pytest.approx(step.loss, rel=1e-5) for step in steps)
+
+    part = looking("part")
+    for event in part.events():
+        # Right after a step that is followed by a look.
+        part.stopping |= isinstance(event, Step) and event.iteration == 20
+    resumed = looking("part")
+    assert isinstance(list(resumed.events())[-1], Done)
+    assert resumed.schedule.losses == whole.schedule.losses
+    for name, value in whole.parameters.named_parameters():
+        assert torch.equal(value, dict(resumed.parameters.named_parameters())[name]), name
 
 
 def test_a_time_limit_holds_in_earnest(tiny_subject: Subject, tiny_head_file: Path, tmp_path: Path):
