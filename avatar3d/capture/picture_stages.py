@@ -13,7 +13,7 @@ from avatar3d.capture.workspace import Workspace, spread
 from avatar3d.head import ShapedHead
 from avatar3d.head.model import PARTS
 from avatar3d.io.images import write_image
-from avatar3d.io.video import read_frames
+from avatar3d.io.video import ShownFrame, scan_frames
 from avatar3d.progress import track
 
 __all__ = ["decode", "matte", "parsing", "plate"]
@@ -35,20 +35,27 @@ def decode(workspace: Workspace) -> None:
     left, top, width, height = workspace.state.facts["crop"]
     size = (workspace.width, workspace.height)
 
-    def store(item: tuple[int, np.ndarray]) -> None:
-        index, image = item
-        path = workspace.frame_path(index)
-        if path.is_file():
-            return
-        image = image[top : top + height, left : left + width]
-        if (width, height) != size:
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        write_image(path, np.ascontiguousarray(image))
+    def store(item: tuple[ShownFrame, np.ndarray | None]) -> int:
+        shown, image = item
+        numbers = range(shown.index, shown.index + shown.count)
+        paths = [path for n in numbers if not (path := workspace.frame_path(n)).is_file()]
+        if paths:
+            image = shown.image() if image is None else image
+            image = image[top : top + height, left : left + width]
+            if (width, height) != size:
+                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        for path in paths:
+            write_image(path, np.ascontiguousarray(image))
+        return shown.count
 
     expected = len(frame_checks(workspace).reasons)
-    images = enumerate(read_frames(workspace.source, workspace.fps, config.start, config.duration))
+    # Where possible the workers make pictures of what is decoded: it takes longer than decoding.
+    images = (
+        (shown, None if shown.for_any_thread else shown.image())
+        for shown in scan_frames(workspace.source, workspace.fps, config.start, config.duration)
+    )
     stored = parallel_map(store, images, workspace.workers)
-    workspace.state.facts["frames"] = sum(1 for _ in track(stored, "Reading the video", expected))
+    workspace.state.facts["frames"] = sum(track(stored, "Reading the video", expected))
 
 
 def matte(workspace: Workspace) -> None:

@@ -138,6 +138,11 @@ class ShownFrame:
         self._frame, self._stream, self._tone = frame, stream, tone
         self.index, self.count, self.time, self.size = index, count, time, size
 
+    @property
+    def for_any_thread(self) -> bool:
+        """Whether `image` may be called on another thread, beside others: HDR needs its order."""
+        return not _is_hdr(self._frame)
+
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
         return _fit_size(_to_rgb(self._frame, self._stream, self._tone), self.size[::-1])
