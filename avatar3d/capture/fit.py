@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from avatar3d.capture.gauss_newton import Blocks, Coupling, bounded_step
+from avatar3d.capture.slide import TURNS, Slide, turn_terms
 from avatar3d.geometry import rotation_from_vector
 from avatar3d.head import HeadModel
 from avatar3d.head.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, LIPS, inter_ocular
@@ -86,9 +87,14 @@ class DenseTargets:
 
 
 class LandmarkModel:
-    """The head model reduced to its landmarks, as tensors."""
+    """The head model reduced to its landmarks, as tensors.
 
-    def __init__(self, head: HeadModel, K: np.ndarray) -> None:
+    Args:
+        head: the model; K: (3, 3) pixels.
+        slide: of the detector that found the landmarks; none where they are points of the skin.
+    """
+
+    def __init__(self, head: HeadModel, K: np.ndarray, slide: Slide | None = None) -> None:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
 
@@ -99,6 +105,10 @@ class LandmarkModel:
         self.identity = tensor(head.landmarks_of(head.identity).reshape(len(head.identity), -1))
         moved = head.landmarks_of(head.expression)
         moved[:, 468:] = 0  # the eyeballs turn instead
+        self.turn = torch.zeros(TURNS, 478 * 3)
+        if slide is not None:
+            self.template = self.template + tensor(slide.rest)
+            self.turn = tensor(slide.turn.reshape(TURNS, -1))
         self.expression = tensor(moved.reshape(len(moved), -1))
         self.eye_centers = tensor(head.eye_centers)
         self.eye_centers_identity = tensor(
@@ -340,6 +350,8 @@ class _Problem:
             moved, by_yaw, by_pitch = _turned(neutral[marks], eyes[side], own)
             points[:, marks] = moved
             slopes.append((marks, by_yaw, by_pitch))
+        # The slide with the turn is taken as it stands; its slope is small beside the turn's own.
+        points[:, :478] += (turn_terms(R) @ model.turn).view(-1, 478, 3)
         turned = points @ R.transpose(1, 2)
         z = torch.exp(self.depth[rows])
         depth = turned[..., 2] + z[:, None]

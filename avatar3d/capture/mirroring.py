@@ -9,7 +9,7 @@ import numpy as np
 from avatar3d.capture.landmarks import Face, LandmarkDetector, choose_face
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 
-__all__ = ["MIRROR", "detect_both_ways"]
+__all__ = ["MIRROR", "SWAPPED", "detect_both_ways"]
 
 # Read off MediaPipe's canonical face, whose coordinates are exactly symmetric.
 MIRROR: tuple[int, ...] = (
@@ -75,7 +75,7 @@ def detect_both_ways(
         return face
     scores = face.scores
     if scores is not None and other.scores is not None:
-        scores = (scores + other.scores[_SWAPPED]) / 2
+        scores = (scores + other.scores[SWAPPED]) / 2
     return Face((face.points + points) / 2, scores)
 
 
@@ -85,4 +85,5 @@ def _other_side(name: str) -> str:
     return name.replace("Right", "Left")
 
 
-_SWAPPED = np.array([ARKIT_INDEX[_other_side(name)] for name in ARKIT_52])
+SWAPPED = np.array([ARKIT_INDEX[_other_side(name)] for name in ARKIT_52])
+"""(52,) expression that each becomes in the mirror."""

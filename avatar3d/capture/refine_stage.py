@@ -13,8 +13,10 @@ from avatar3d.capture.dense import (
     rerendering_psnr,
 )
 from avatar3d.capture.fit import FaceFit, FaceShape, LandmarkModel, refit_frames
+from avatar3d.capture.landmarks import choose_detector
 from avatar3d.capture.parallel import parallel_map
 from avatar3d.capture.pose import mean_pose
+from avatar3d.capture.slide import load_slide
 from avatar3d.capture.tracking_stages import OVERLAP, chunk_length, joined
 from avatar3d.capture.workspace import Workspace, spread
 from avatar3d.progress import track
@@ -72,7 +74,9 @@ def _refined(
     points, found = data["points"][..., :2], data["found"]
     segments = frame_checks(workspace).segments
     person = workspace.head.shaped(shape.identity, shape.offsets)
-    model = LandmarkModel(replace(workspace.head, expression=person.expression), K)
+    head = replace(workspace.head, expression=person.expression)
+    slide = load_slide(choose_detector(workspace.config).name, head.name)
+    model = LandmarkModel(head, K, slide)
 
     def seen(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         places, facing = view.look(fit.weights[index], fit.poses[index], K)

@@ -11,6 +11,7 @@ from avatar3d.capture.landmarks import choose_detector, is_near, warmed_up
 from avatar3d.capture.mirroring import detect_both_ways
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.pose import mean_pose, poses_from_landmarks
+from avatar3d.capture.slide import load_slide
 from avatar3d.capture.torso import (
     TorsoTracker,
     measure_all,
@@ -98,7 +99,8 @@ def fit(workspace: Workspace) -> None:
     chunk = chunk_length(frames, config.chunk)
     data = workspace.load_arrays("landmarks")
     points, found = data["points"][..., :2], data["found"]
-    model = LandmarkModel(head, workspace.K)
+    slide = load_slide(choose_detector(config).name, head.name)
+    model = LandmarkModel(head, workspace.K, slide)
     threads = torch.get_num_threads()
     segments = frame_checks(workspace).segments
     try:
@@ -110,7 +112,7 @@ def fit(workspace: Workspace) -> None:
             workspace.save_arrays("fit/shape", identity=shape.identity, offsets=shape.offsets)
         shape = FaceShape(**workspace.load_arrays("fit/shape"))
         person = head.shaped(shape.identity, shape.offsets)
-        model = LandmarkModel(replace(head, expression=person.expression), workspace.K)
+        model = LandmarkModel(replace(head, expression=person.expression), workspace.K, slide)
         poses = poses_from_landmarks(head, points, found, workspace.K, model.face(shape))
         torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
 
