@@ -32,6 +32,7 @@ COLUMNS = {
     "lips_px": "lips", "eyes_px": "eyes", "iris_px": "iris", "all_px": "all", "oval_px": "oval",
     "aperture_gain": "lids", "aperture_amplitude": "ampl", "lip_gap_gain": "gap",
     "still_jitter_degrees": "jitter", "refined_gain_db": "dense dB", "rotation_degrees": "rot",
+    "rotation_of_face_degrees": "face", "rotation_varying_degrees": "varying",
     "lips_mm": "lips mm", "lids_mm": "lids mm", "gaze_degrees": "gaze", "lag_lips_frames": "lag",
     "matte_iou": "matte", "parsing_mean_iou": "parsing", "ms_per_frame": "ms/frame",
     "peak_gb": "GB",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from avatar3d.capture.report import quality_numbers
-from avatar3d.head import HeadModel
+from avatar3d.head import HeadModel, ShapedHead
 from avatar3d.head.landmarks import EYE_LEFT, EYE_RIGHT, LIPS, eye_aperture, lip_gap
 from avatar3d.head.model import PARTS
 from avatar3d.subject import PARSING_LABELS, Subject, Tracking
@@ -39,10 +39,27 @@ def landmark_figures(tracking: Tracking, fps: float) -> dict[str, Any]:
 
 
 def truth_figures(tracking: Tracking, head: HeadModel, clip: SyntheticClip) -> dict[str, Any]:
-    """Medians over the frames of a capture of `clip`, made with `head`, against its truth."""
-    rotation = rotation_error(tracking.T_camera_head, clip.T_camera_head)
-    figures: dict[str, Any] = {"rotation_degrees": float(np.median(rotation))}
-    for name, error in expression_error(head, tracking.weights, clip.head, clip.expression).items():
+    """Medians over the frames of a capture of `clip`, made with `head`, against its truth.
+
+    A face that is tilted inside its head frame looks the same in a rotation that makes up for it,
+    so `rotation_of_face_degrees` compares rotations of the two faces, rigidly aligned in neutral;
+    `rotation_varying_degrees` leaves out whatever turn is the same in all frames.
+    """
+    own, truth = tracking.T_camera_head, clip.T_camera_head
+    person = head.shaped(tracking.identity, tracking.landmark_offsets)
+    tilt = _tilt(
+        *(shaped.model.landmarks_of(shaped.vertices)[:468] for shaped in (person, clip.shaped))
+    )
+    figures: dict[str, Any] = {
+        "rotation_degrees": float(np.median(rotation_error(own, truth))),
+        "rotation_of_face_degrees": float(np.median(rotation_error(own, truth @ tilt))),
+        "rotation_varying_degrees": float(
+            np.median(rotation_error(own, truth @ _mean(own, truth)))
+        ),
+    }
+    for name, error in expression_error(
+        person, tracking.weights, clip.shaped, clip.expression
+    ).items():
         figures[f"{name}_mm"] = float(np.median(error)) * 1e3
     gaze = np.degrees(_gaze_angle(tracking.gaze, clip.gaze))
     figures["gaze_degrees"] = float(np.median(gaze))
@@ -88,24 +105,45 @@ def rotation_error(own: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def expression_error(
-    head: HeadModel, own: np.ndarray, truth_head: HeadModel, truth: np.ndarray
+    person: ShapedHead, own: np.ndarray, truth_person: ShapedHead, truth: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Mean distance (T,) in metres between displacements from neutral, near lips and near lids.
 
     Args:
-        head, truth_head: models of the same topology.
+        person, truth_person: heads of the same topology.
         own, truth: (T, E), (T, E') weights of their expression rows.
     """
+    head = person.model
     marks, corners = head.landmarks_of(head.template), head.template
     skin = np.isin(head.part, [PARTS.index("face"), PARTS.index("lips")])
     result = {}
     for name, indices in (("lips", LIPS), ("lids", EYE_LEFT + EYE_RIGHT)):
         away = np.linalg.norm(corners[:, None] - marks[list(indices)], axis=-1).min(1)
         chosen = np.flatnonzero(skin & (away < _NEAR))
-        moved = np.tensordot(own, head.expression[: own.shape[1], chosen], 1)
-        moved = moved - np.tensordot(truth, truth_head.expression[: truth.shape[1], chosen], 1)
+        moved = np.tensordot(own, person.expression[: own.shape[1], chosen], 1)
+        moved = moved - np.tensordot(truth, truth_person.expression[: truth.shape[1], chosen], 1)
         result[name] = np.linalg.norm(moved, axis=-1).mean(1)
     return result
+
+
+def _tilt(own: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(4, 4) rotation that best takes points (N, 3) to others, apart from place and size."""
+    result = np.eye(4)
+    result[:3, :3] = _nearest_rotation((truth - truth.mean(0)).T @ (own - own.mean(0)))
+    return result
+
+
+def _mean(own: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(4, 4) mean rotation from the head frame of poses (T, 4, 4) into that of others."""
+    result = np.eye(4)
+    turns = truth[:, :3, :3].transpose(0, 2, 1) @ own[:, :3, :3]
+    result[:3, :3] = _nearest_rotation(turns.mean(0))
+    return result
+
+
+def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    u, _, vt = np.linalg.svd(matrix)
+    return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
 
 
 def still_jitter(poses: np.ndarray, fps: float) -> float:

@@ -1,5 +1,7 @@
 """The figures of a tracking, on trackings whose faults are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,8 @@ def test_the_truth_has_no_errors(clip):
     figures = truth_figures(exact, clip.head, clip) | landmark_figures(exact, clip.fps)
     for name in (
         "rotation_degrees",
+        "rotation_of_face_degrees",
+        "rotation_varying_degrees",
         "lips_mm",
         "lids_mm",
         "gaze_degrees",
@@ -54,6 +58,15 @@ def test_rotation_error_in_degrees(clip):
     np.testing.assert_allclose(
         rotation_error(wrong, clip.T_camera_head), np.linspace(0, 3, len(clip)), atol=1e-3
     )
+
+
+def test_a_turn_shared_by_all_frames_does_not_vary(clip):
+    exact = tracking(clip)
+    tilted = replace(exact, T_camera_head=clip.T_camera_head @ turned(np.eye(4)[None], [2])[0])
+    figures = truth_figures(tilted, clip.head, clip)
+    assert figures["rotation_degrees"] == pytest.approx(2, abs=0.01)
+    assert figures["rotation_of_face_degrees"] == pytest.approx(2, abs=0.01), "same neutral face"
+    assert figures["rotation_varying_degrees"] == pytest.approx(0, abs=0.01)
 
 
 def test_jitter_is_what_shakes_not_what_moves(clip):
@@ -73,10 +86,10 @@ def test_lag_counts_frames(late):
 
 
 def test_expression_error_is_in_the_region_that_moved(clip):
-    head = load_head()
+    person = load_head().shaped(clip.identity)
     truth = np.zeros((1, 52), np.float32)
     own = truth.copy()
     own[0, ARKIT_INDEX["eyeBlinkLeft"]] = 1
-    error = expression_error(head, own, head, truth)
+    error = expression_error(person, own, person, truth)
     assert error["lids"][0] > 1e-3
     assert error["lips"][0] < 1e-4
