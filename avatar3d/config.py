@@ -78,10 +78,16 @@ def presets(group: str) -> list[str]:
 
 
 def save_config(config: Any, path: str | Path) -> None:
-    """Write a config dataclass as YAML, every value resolved, so that a run can be repeated."""
+    """Write a config dataclass as YAML, every value resolved, so that a run can be repeated.
+
+    A file that says the same already is left alone.
+    """
     from omegaconf import OmegaConf
 
-    atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    text = OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+    path = Path(path)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        atomic_write(path, text)
 
 
 def _folder() -> Path:
