@@ -140,10 +140,11 @@ class HeadModel:
     def _spread_offsets(self, vertices: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Gaussian-weighted average (sigma 5 mm) of landmark offsets at the skin around them."""
         count = 468  # the iris points belong to the eyeballs, which must stay spheres
-        points = self.landmarks_of(vertices)[:count]
+        points = self.landmarks_of(vertices)[:count].astype(np.float64)
         skin = np.isin(self.part, [PARTS.index("face"), PARTS.index("lips")])
-        squared = ((vertices[skin][:, None] - points[None]) ** 2).sum(-1)
-        weight = np.exp(-squared / (2 * 0.005**2))
+        places = vertices[skin].astype(np.float64)
+        squared = (places**2).sum(1)[:, None] + (points**2).sum(1) - 2 * places @ points.T
+        weight = np.exp((squared / (-2 * 0.005**2)).astype(np.float32))
         spread = np.zeros_like(vertices)
         spread[skin] = (weight @ offsets[:count]) / (weight.sum(1, keepdims=True) + 0.3)
         return spread
