@@ -70,7 +70,8 @@ def learnable_colors(state: SplatState, shown: Shown) -> Gamut:
     tint = to_opponent(state.color)
     low, high = tint - reach, tint + reach
     points = canonical_cloud(state).means
-    limited, known = np.flatnonzero(free < 1), np.flatnonzero((shown.facing > 0) & skin[:count])
+    known = np.flatnonzero(np.isfinite(shown.low[:, 0]) & skin[:count])
+    limited = np.flatnonzero(free < 1)
     if len(limited) and len(known):
         nearest = _neighbours(points[limited], points[known], _SKIN_NEIGHBOURS)
         shown_low, shown_high = (bound[known][nearest] for bound in (shown.low, shown.high))

@@ -8,12 +8,13 @@ from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 from avatar3d.avatar.opponent import to_opponent
 from avatar3d.head.model import PARTS, ShapedHead
 from avatar3d.kernels import rasterize_mesh
-from avatar3d.subject import Subject, Tracking
+from avatar3d.subject import PARSING_LABELS, Subject, Tracking
 
 __all__ = ["Shown", "Views"]
 
 _COUNT = 8
 _DEPTH_SLACK = 0.0015  # metres; less than the thickness of a lip
+_NOT_SKIN = [PARSING_LABELS.index(name) for name in ("background", "clothes")]
 _EDGE = 5  # pixels around a pixel that must be person
 _FACING = 0.3  # cosine between normal and view from which a point counts as seen
 
@@ -28,7 +29,8 @@ class Shown:
         facing: (n,) cosine between normal and view in the frame that the point faces best, -1 if
             it shows in none.
         low, high: (n, 3) least and largest colour around the point in the frames that show it,
-            however much aside, in the coordinates of `to_opponent`; inf and -inf without any.
+            however much aside, clothes apart, in the coordinates of `to_opponent`; inf and -inf
+            without any.
     """
 
     color: np.ndarray
@@ -85,8 +87,8 @@ class Views:
         facing = np.full(len(faces), -1.0)
         low, high = np.full((len(faces), 3), np.inf), np.full((len(faces), 3), -np.inf)
         triangles = self.model.faces[faces]
-        for image, matte, depth, vertices in zip(
-            self.images, self.mattes, self.depth, self.vertices, strict=True
+        for image, matte, labels, depth, vertices in zip(
+            self.images, self.mattes, self.parsing, self.depth, self.vertices, strict=True
         ):
             points = (vertices[triangles] * bary[:, :, None]).sum(1)
             pixel = np.floor(self.camera.project(points)).astype(int)
@@ -101,12 +103,14 @@ class Views:
             cosine = -(normal * points).sum(1) / np.maximum(length, 1e-12)
             shown &= cosine > 0
             facing = np.maximum(facing, np.where(shown, cosine, -1))
+            worn = np.isin(labels, _NOT_SKIN)[rows, columns]  # a collar over the neck
+            bare = np.flatnonzero(shown & ~worn)
             tint, around = to_opponent(image), (3, 3, 1)
             for bound, extreme, filtered in (
                 (low, np.minimum, minimum_filter(tint, around)),
                 (high, np.maximum, maximum_filter(tint, around)),
             ):
-                bound[shown] = extreme(bound[shown], filtered[rows[shown], columns[shown]])
+                bound[bare] = extreme(bound[bare], filtered[rows[bare], columns[bare]])
             seen = shown & (cosine > _FACING)
             total[seen] += image[rows[seen], columns[seen]]
             count[seen] += 1
