@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from avatar3d.capture.parallel import parallel_map
 from avatar3d.head import HeadModel
 
 __all__ = ["mean_pose", "poses_from_landmarks"]
 
+_RUN = 64
+"""Frames solved one from the other, by one thread."""
 _RIGID_SIGMA = 0.002
 _RIGID_MOTION = (0.003, 0.006, 0.012)
 
@@ -18,6 +21,7 @@ def poses_from_landmarks(
     found: np.ndarray,
     K: np.ndarray,
     face: np.ndarray | None = None,
+    workers: int = 1,
 ) -> np.ndarray:
     """Perspective-n-point of a neutral face in every frame.
 
@@ -27,6 +31,7 @@ def poses_from_landmarks(
         found: (T,) bool, frames with a face; the others get interpolated poses.
         K: (3, 3) pixels.
         face: (478, 3) neutral landmarks, metres; default those of the mean face.
+        workers: threads; the poses do not depend on it.
 
     Returns:
         (T, 4, 4) T_camera_head.
@@ -36,20 +41,27 @@ def poses_from_landmarks(
     model = (head.landmarks_of(head.template) if face is None else face).astype(np.float64)
     usable = _rigid_landmarks(head)
     poses = np.tile(np.eye(4), (len(points), 1, 1))
-    rotation: Any = None
-    translation: Any = None
-    for index in np.flatnonzero(found):
-        image = points[index, usable].astype(np.float64)
-        if rotation is None:
+    seen = np.flatnonzero(found)
+
+    def solve(some: np.ndarray) -> None:
+        rotation: Any = None
+        translation: Any = None
+        for index in some:
+            image = points[index, usable].astype(np.float64)
+            if rotation is None:
+                _, rotation, translation = cv2.solvePnP(
+                    model[usable], image, K, None, flags=cv2.SOLVEPNP_SQPNP
+                )
             _, rotation, translation = cv2.solvePnP(
-                model[usable], image, K, None, flags=cv2.SOLVEPNP_SQPNP
-            )
-        _, rotation, translation = cv2.solvePnP(
-            model[usable], image, K, None, rotation.copy(), translation.copy(), True,
-            flags=cv2.SOLVEPNP_ITERATIVE,
-        )  # fmt: skip
-        poses[index, :3, :3] = cv2.Rodrigues(rotation)[0]
-        poses[index, :3, 3] = translation[:, 0]
+                model[usable], image, K, None, rotation.copy(), translation.copy(), True,
+                flags=cv2.SOLVEPNP_ITERATIVE,
+            )  # fmt: skip
+            poses[index, :3, :3] = cv2.Rodrigues(rotation)[0]
+            poses[index, :3, 3] = translation[:, 0]
+
+    runs = [seen[first : first + _RUN] for first in range(0, len(seen), _RUN)]
+    for _ in parallel_map(solve, runs, workers):
+        pass
     return _filled(poses, found)
 
 

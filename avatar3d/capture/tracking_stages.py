@@ -113,7 +113,9 @@ def fit(workspace: Workspace) -> None:
         shape = FaceShape(**workspace.load_arrays("fit/shape"))
         person = head.shaped(shape.identity, shape.offsets)
         model = LandmarkModel(replace(head, expression=person.expression), workspace.K, slide)
-        poses = poses_from_landmarks(head, points, found, workspace.K, model.face(shape))
+        poses = poses_from_landmarks(
+            head, points, found, workspace.K, model.face(shape), workspace.workers
+        )
         torch.set_num_threads(1)  # the frames are fitted on several threads of our own instead
 
         def work(start: int) -> None:
