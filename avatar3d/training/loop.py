@@ -252,6 +252,7 @@ class SplatTraining:
                 self.tracking = self.refiner.result()
                 self.refiner = None
             self._adopt_tracking()
+            self.schedule.fit(0)
             self.optimizer = SplatAdamW(self.parameters)
             self.order = np.empty(0, np.int64)
         self.phase, self.iteration = phase, 0

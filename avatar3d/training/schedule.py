@@ -11,8 +11,8 @@ __all__ = ["CHECK_EVERY", "Schedule"]
 
 CHECK_EVERY = 100
 """Iterations of the final phase between two looks at the frames held back."""
-_LOOK_AT_CLOCK = 20
-_REFINE_UNTIL = 0.5  # of the time, unless the iterations are done sooner
+_LOOK_AT_CLOCK = 10  # iterations
+_WARM_UP_UNTIL, _REFINE_UNTIL = 0.25, 0.5  # of the time, unless the iterations are done sooner
 _FEWEST_STEPS = 2
 _GAIN = 0.01  # of the best loss so far, 0.1 dB; less does not count as progress
 _SETTLING = 0.3  # of the iterations done so far; the rates then fall to their end
@@ -33,7 +33,7 @@ class Schedule:
     Attributes:
         config: what it goes by.
         started: `time.monotonic()` when the work began.
-        total: iterations of the final phase, as far as is known.
+        warmup, total: iterations of the first and the final phase, as far as is known.
         losses: mean loss of the frames held back at every look.
         converged: whether they have stopped to gain; `at` the iteration, `rate` the rate then.
         spent: seconds that earlier, interrupted processes have used.
@@ -42,6 +42,7 @@ class Schedule:
 
     config: TrainingConfig
     started: float = field(default_factory=lambda: time.monotonic())
+    warmup: int = 0
     total: int = 0
     losses: list[float] = field(default_factory=list)
     converged: bool = False
@@ -50,9 +51,11 @@ class Schedule:
     spent: float = 0.0
     prepared: float = 3.0
     _step_seconds: float = 0.0
-    _mark: tuple[int, float] = (-1, 0.0)
+    _pace: float = 0.0  # seconds an iteration
+    _mark: tuple[str, int, float] = ("", 0, 0.0)
 
     def __post_init__(self) -> None:
+        self.warmup = self.warmup or self.config.warmup_iterations
         self.total = self.total or self.config.iterations
 
     @property
@@ -66,7 +69,7 @@ class Schedule:
 
     def length(self, phase: str) -> int:
         """Iterations of a phase, as far as is known."""
-        return self.config.warmup_iterations if phase == "warmup" else self.total
+        return self.warmup if phase == "warmup" else self.total
 
     def rate(self, phase: str, iteration: int) -> float:
         """Factor of all learning rates."""
@@ -99,15 +102,22 @@ class Schedule:
 
     def iterated(self, phase: str, iteration: int) -> None:
         """Take note of a finished iteration; with a time limit, see how many more there will be."""
-        if not self.config.seconds or phase != "final" or iteration % _LOOK_AT_CLOCK:
+        if not self.config.seconds or iteration % _LOOK_AT_CLOCK:
             return
-        before, now = self._mark, (iteration, self.elapsed)
-        self._mark = now
-        if before[0] != iteration - _LOOK_AT_CLOCK or self.converged:
-            return
-        pace = (now[1] - before[1]) / _LOOK_AT_CLOCK
-        left = max(self.config.seconds - self._reserve - now[1], 0.0)
-        self.total = min(self.config.iterations, iteration + int(left / max(pace, 1e-6)))
+        before, self._mark = self._mark, (phase, iteration, self.elapsed)
+        if before[:2] == (phase, iteration - _LOOK_AT_CLOCK):
+            self._pace = (self._mark[2] - before[2]) / _LOOK_AT_CLOCK
+        if phase == "warmup":
+            if self._mark[2] > _WARM_UP_UNTIL * self.config.seconds:
+                self.warmup = iteration
+        elif not self.converged:
+            self.fit(iteration)
+
+    def fit(self, iteration: int) -> None:
+        """With a time limit, as many iterations of the final phase as there is time for."""
+        if self.config.seconds and self._pace:
+            left = max(self.config.seconds - self._reserve - self.elapsed, 0.0)
+            self.total = min(self.config.iterations, max(iteration + int(left / self._pace), 1))
 
     def looked(self, iteration: int, loss: float) -> bool:
         """Take note of the loss of the frames held back; True when it has just converged."""
@@ -128,6 +138,7 @@ class Schedule:
     def state(self) -> dict[str, Any]:
         """What a resumed training must know, as JSON."""
         return {
+            "warmup": self.warmup,
             "total": self.total,
             "losses": self.losses,
             "converged": self.converged,

@@ -28,11 +28,16 @@ class Clock:
 def _work(clock: Clock, config: TrainingConfig, frames: int, step: float, refine: float) -> float:
     """A training whose iterations and refinement steps take so long; when it ends."""
     plan = Schedule(config)
-    clock.now += config.warmup_iterations * step
+    iteration = 0
+    while iteration < plan.length("warmup"):
+        clock.now += step
+        iteration += 1
+        plan.iterated("warmup", iteration)
     for frame in range(frames):
         steps = plan.refine_steps(frame, frames - frame)
         clock.now += steps * refine
         plan.refined(steps, steps * refine)
+    plan.fit(0)
     iteration = 0
     while iteration < plan.length("final"):
         clock.now += step
@@ -43,7 +48,9 @@ def _work(clock: Clock, config: TrainingConfig, frames: int, step: float, refine
 
 
 @pytest.mark.parametrize(
-    ("step", "refine"), [(0.01, 0.004), (0.03, 0.012), (0.02, 0.06)], ids=["fast", "slow", "stuck"]
+    ("step", "refine"),
+    [(0.01, 0.004), (0.03, 0.012), (0.02, 0.06), (0.3, 0.1)],
+    ids=["fast", "slow", "long", "stuck"],
 )
 def test_a_time_limit_is_met_on_any_machine(monkeypatch, step, refine):
     config = TrainingConfig(seconds=60, warmup_iterations=300, iterations=100_000)
