@@ -40,8 +40,13 @@ from avatar3d.subject import PARSING_LABELS
 __all__ = ["Observed", "parse_frame", "parse_frames"]
 
 LABEL = {name: index for index, name in enumerate(PARSING_LABELS)}
+_SLOW = ("skin", "brows", "nose", "hair", "ears", "neck", "clothes")  # not what blinks and speaks
 _REACH = 2
 """Frames before and after that a frame is judged together with."""
+_STILL = 5
+"""Grey levels of change below which a pixel shows what it did."""
+_STEADY = np.zeros(256, np.uint8)
+_STEADY[[LABEL[name] for name in _SLOW]] = 255
 _JAW = 0.33
 """Down in face heights: skin outside the outline of the face is neck from here on."""
 _RIM = 0.88
@@ -98,21 +103,59 @@ def parse_frames(
         count: of all frames.
         colors: of the clip.
     """
-    window: dict[int, tuple[Observed, Look, np.ndarray] | None] = {}
+    seen: dict[int, tuple[Observed, Look, np.ndarray] | None] = {}
+    alone: dict[int, np.ndarray | None] = {}
+
+    def within(index: int, reach: int) -> range:
+        return range(max(0, index - reach), min(count, index + reach + 1))
+
     for index in wanted:
-        near = range(max(0, index - _REACH), min(count, index + _REACH + 1))
-        for number in near:
-            if number not in window:
-                window[number] = _seen(observe(number), colors)
-        window = {number: window[number] for number in near}
-        own = window[index]
-        if own is None:
-            yield None
-            continue
-        frame, look, scores = own
-        others = [seen for number in near if number != index and (seen := window[number])]
-        around = [(its, theirs) for other, its, theirs in others if other.shot == frame.shot]
-        yield _labels(frame, look, averaged(look, scores, around))
+        for number in within(index, _REACH + 1):
+            if number not in seen:
+                seen[number] = _seen(observe(number), colors)
+        for number in within(index, 1):
+            if number not in alone:
+                alone[number] = _judged([seen[i] for i in within(number, _REACH)], seen[number])
+        seen = {number: seen[number] for number in within(index, _REACH + 1)}
+        alone = {number: alone[number] for number in within(index, 1)}
+        yield _voted(index, seen, alone)
+
+
+def _voted(
+    index: int,
+    seen: dict[int, tuple[Observed, Look, np.ndarray] | None],
+    alone: dict[int, np.ndarray | None],
+) -> np.ndarray | None:
+    """Labels of a frame, where it stands alone between two that agree and look like it: theirs."""
+    import cv2
+
+    own, labels = seen[index], alone[index]
+    before, after = alone.get(index - 1), alone.get(index + 1)
+    if own is None or labels is None or before is None or after is None:
+        return labels
+    odd = cv2.compare(before, after, cv2.CMP_EQ) & cv2.compare(before, labels, cv2.CMP_NE)
+    odd &= cv2.LUT(before, _STEADY) & cv2.LUT(labels, _STEADY)
+    for number in (index - 1, index + 1):
+        other = seen[number]
+        if other is None or other[0].shot != own[0].shot:
+            return labels
+        change = cv2.blur(cv2.absdiff(own[1].grey, other[1].grey), (3, 3))
+        still = cv2.compare(change, _STILL, cv2.CMP_LT)
+        odd &= cv2.resize(still, labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.copyTo(before, odd, labels.copy())
+
+
+def _judged(
+    around: list[tuple[Observed, Look, np.ndarray] | None],
+    own: tuple[Observed, Look, np.ndarray] | None,
+) -> np.ndarray | None:
+    """Labels of one frame by the colours of those around it too."""
+    if own is None:
+        return None
+    frame, look, scores = own
+    others = [other for other in around if other is not None and other is not own]
+    same = [(its, theirs) for other, its, theirs in others if other.shot == frame.shot]
+    return _labels(frame, look, averaged(look, scores, same))
 
 
 def _seen(frame: Observed | None, colors: ClipColors) -> tuple[Observed, Look, np.ndarray] | None:

@@ -117,7 +117,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),
     ),
-    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=8),
+    Stage("parsing", parsing, ("refine", "matte"), (), ("parsing",), version=9),
     Stage(
         "torso", torso, ("refine", "matte", "parsing"), (), ("tracking.npz", f"{CACHE}/torso.npz"),
         version=2,

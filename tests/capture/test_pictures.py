@@ -108,12 +108,32 @@ def test_neighbours_do_not_smear_what_moves(samples, colors):
     image, matte, points = samples[0]
     frame = Observed(image, matte, points)
     alone = parse_frame(frame, colors)
-    moved = Observed(255 - image, np.roll(matte, 60, 1), points + 60)
+    other = np.where(image < 128, image + 100, image - 100).astype(np.uint8)
+    moved = Observed(other, np.roll(matte, 60, 1), points + 60)
     cut = Observed(np.roll(image, 3, 0), matte, points, shot=1)
     for other in (moved, cut):
         frames = [other, other, frame, other, other]
         labels = list(parse_frames(lambda i: frames[i], range(5), 5, colors))[2]  # noqa: B023
         assert (labels != alone).mean() < 1e-3
+
+
+def test_a_jump_of_one_frame_is_mended_but_lips_move(samples, colors):
+    from avatar3d.head.landmarks import LIPS
+
+    image, matte, points = samples[0]
+    jumped = points.copy()
+    jumped[list(FACE_OVAL)] += [0, 2]
+    jumped[list(LIPS)] += [0, 2]
+    calm, jump = Observed(image, matte, points), Observed(image, matte, jumped)
+    frames = [calm, calm, calm, jump, calm, calm, calm]
+    labels = list(parse_frames(lambda i: frames[i], range(7), 7, colors))[3]
+    alone = parse_frame(jump, colors)
+    wanted = parse_frame(calm, colors)
+    slow = [LABEL["skin"], LABEL["neck"]]
+    jaw = np.isin(labels, slow) & np.isin(alone, slow) & np.isin(wanted, slow)
+    assert (alone != wanted)[jaw].sum() > 50
+    assert (labels != wanted)[jaw].sum() < 0.1 * (alone != wanted)[jaw].sum()
+    assert ((labels == LABEL["lips"]) == (alone == LABEL["lips"])).all()
 
 
 def test_pieces_of_a_clip_are_labelled_as_the_whole(samples, colors):
