@@ -91,22 +91,26 @@ def _load(folder: Path) -> tuple[Any, bool]:
     check_speech_model(folder)
     import transformers
 
-    kind = getattr(transformers, _CLASSES[_json(folder, "config.json")["model_type"]])
+    name = _CLASSES[_json(folder, "config.json")["model_type"]]
     shown = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # the heads of other tasks are left out
     transformers.utils.logging.disable_progress_bar()
     try:
+        kind = getattr(transformers, name)  # imports its module
         model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except Exception as error:  # whatever a damaged file makes it raise
         raise UserError(
-            f"The speech model {folder} cannot be loaded ({str(error).splitlines()[0]}); download "
-            "it again."
+            f"The speech model {folder} cannot be loaded ({_first_line(error)}); download it again."
         ) from error
     finally:
         transformers.utils.logging.set_verbosity(shown)
     given = (folder / "preprocessor_config.json").is_file()
     options = _json(folder, "preprocessor_config.json") if given else {}
     return model.eval(), bool(options.get("do_normalize", True))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _levelled(samples: np.ndarray) -> np.ndarray:
