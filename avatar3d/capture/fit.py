@@ -30,7 +30,7 @@ SETTLED = 4e-3
 CHARBONNIER = 0.25
 SIGMA_FLOOR, MIN_WEIGHT = 0.002, 0.3
 LAMBDA_IDENTITY = 2e-3
-LAMBDA_OFFSET = 30.0
+LAMBDA_OFFSET = 7.0
 LAMBDA_EXPRESSION_L2, LAMBDA_EXPRESSION_L1 = 1e-2, 2e-3
 RESIDUAL_FACTOR = 4.0
 LAMBDA_EXPRESSION_MEAN = 0.3
@@ -398,7 +398,7 @@ class _Problem:
         by_camera = torch.zeros(frames, self.count, 2, 3)
         by_camera[..., 0, 0] = by_camera[..., 1, 1] = model.focal / unit / depth
         by_camera[..., 2] = -local / depth[..., None]
-        view = by_camera @ R[:, None]
+        view = torch.bmm(by_camera.flatten(1, 2), R).view_as(by_camera)
         J = torch.zeros(frames, self.count, 2, _OWN)
         x, y, w = turned.unbind(-1)
         for axis, cross in enumerate(((None, -w, y), (w, None, -x), (-y, x, None))):
