@@ -34,7 +34,8 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
-    """Write uint8 (H, W) or (H, W, 3|4); the suffix .jpg or .png chooses the format.
+    """Write uint8 (H, W) or (H, W, 3|4), or uint16 (H, W); the suffix .jpg or .png
+    chooses the format.
 
     The file appears under its name only when it is complete. Unlike `atomic_write` nothing is
     flushed to the disk, because frame folders hold thousands of these: who writes them flushes the
@@ -63,18 +64,19 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
 
 
 def _gray_png(image: np.ndarray) -> bytes:
-    """A PNG (RFC 2083) of (H, W) uint8 without row filters.
+    """A PNG (RFC 2083) of (H, W) uint8 or uint16 without row filters.
 
     Masks and labels are no smaller with them, but take twice as long to write and to read.
     """
     height, width = image.shape
-    rows = np.zeros((height, 1 + width), np.uint8)  # filter 0 before each row
-    rows[:, 1:] = image
+    size = 2 if image.dtype == np.uint16 else 1
+    rows = np.zeros((height, 1 + size * width), np.uint8)  # filter 0 before each row
+    rows[:, 1:] = image if size == 1 else np.ascontiguousarray(image, ">u2").view(np.uint8)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8 * size, 0, 0, 0, 0)
     body = (
         chunk(b"IHDR", header) + chunk(b"IDAT", compress(rows.tobytes(), 1)) + chunk(b"IEND", b"")
     )

@@ -168,12 +168,12 @@ def test_a_place_that_cannot_be_written_to(run_here, tmp_path):
 
 
 def test_a_full_disk(run, tmp_path):
-    """Files that may not grow beyond 36 kB: the sound fits, the video does not."""
+    """Files that may not grow beyond 18 kB: the sound fits, the video does not."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (36_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (18_000, before[1]))
     try:
-        arguments = ("synth", "-o", "clip.mp4", "--seconds", "1", "--size", "320")
+        arguments = ("synth", "-o", "clip.mp4", "--seconds", "0.5", "--size", "320")
         result = run(*arguments, "--truth", "truth")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
