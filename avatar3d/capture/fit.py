@@ -33,6 +33,7 @@ LAMBDA_IDENTITY = 2e-3
 LAMBDA_OFFSET = 7.0
 LAMBDA_EXPRESSION_L2, LAMBDA_EXPRESSION_L1 = 1e-2, 2e-3
 RESIDUAL_FACTOR = 4.0
+REST_UNSEEN = 1e-3  # keeps the pose where no landmark and no frame beside it says anything
 LAMBDA_EXPRESSION_MEAN = 0.3
 SMOOTH_EXPRESSION, SMOOTH_ROTATION, SMOOTH_DEPTH, SMOOTH_SHIFT = 0.2, 1e3, 1e3, 1e2
 LAMBDA_GAZE, LAMBDA_VERGENCE = 0.01, 0.02
@@ -268,7 +269,7 @@ class _Problem:
         start = torch.as_tensor(poses, dtype=torch.float32)
         self.R = start[:, :3, :3].clone()
         self.depth = torch.log(start[:, 2, 3])
-        self.shift = start[:, :2, 3] / start[:, 2:, 3] * model.focal / (100 * self.unit)
+        self.shift = start[:, :2, 3] / start[:, 2:3, 3] * model.focal / (100 * self.unit)
         self.weights = torch.full((frames, rows), 0.02)
         self.gaze = torch.zeros(frames, 4)  # left yaw, pitch, right yaw, pitch
         self.identity = torch.zeros(len(model.identity))
@@ -426,6 +427,7 @@ class _Problem:
     def _add_priors(self, H: Tensor, g: Tensor) -> None:
         """Everything but the landmarks, of which H and g hold half the second derivative."""
         own = H.diagonal(dim1=1, dim2=2)
+        own[:, :6] += REST_UNSEEN * (1 - self.found)[:, None]
         l2 = 2 * LAMBDA_EXPRESSION_L2 * self.cost
         own[:, _OWN:] += l2
         g[:, _OWN:] += l2 * self.weights + LAMBDA_EXPRESSION_L1 * self.cost

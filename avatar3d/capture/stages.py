@@ -112,7 +112,7 @@ STAGES: tuple[Stage, ...] = (
         "fit", fit, ("landmarks",),
         ("focal", "identity_frames", "iterations", "chunk"),
         (f"{CACHE}/fit", f"{CACHE}/fit.npz"),
-        version=8,
+        version=9,
     ),
     Stage(
         "refine", refine, ("fit",), ("refine",), (f"{CACHE}/refine", f"{CACHE}/refine.npz"),

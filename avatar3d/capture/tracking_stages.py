@@ -41,9 +41,10 @@ def landmarks(workspace: Workspace) -> None:
     starts = range(0, frames, _LANDMARK_CHUNK)
 
     def detect(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if not checks.shows_person[index]:
+        expected = checks.boxes[index]
+        if not checks.shows_person[index] or not expected.any():  # a box of zeros: nowhere
             return None, None
-        image, expected = workspace.frame(index), checks.boxes[index]
+        image = workspace.frame(index)
         with detectors.borrow() as detector:
             face = detect_both_ways(detector, image, expected)
         if face is None or (checks.exact and not is_near(face, expected)):

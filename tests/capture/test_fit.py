@@ -129,6 +129,21 @@ def test_a_cut_is_not_smoothed_over(person):
     assert error(cut) < 0.5 * error(None)
 
 
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_shot_without_a_face_leaves_the_others_alone(person, fitted, length):
+    shape, alone = fitted
+    missing = np.arange(len(person.landmarks)) >= len(person.landmarks) - length
+    model = LandmarkModel(person.head, person.camera.K)
+    poses = poses_from_landmarks(person.head, person.landmarks, ~missing, person.camera.K)
+    points = np.where(missing[:, None, None], 0, person.landmarks)
+    fit = fit_frames(model, shape, points, ~missing, poses, segments=missing.astype(int))
+    for array in (fit.poses, fit.weights, fit.gaze, fit.points):
+        assert np.isfinite(array).all()
+    turned = degrees_between(fit.poses[:, :3, :3], alone.poses[:, :3, :3])[~missing]
+    assert np.median(turned) < 0.5
+    np.testing.assert_allclose(fit.poses[missing], poses[missing], atol=1e-5)
+
+
 def test_chunks_join_without_a_seam():
     """Cross-fading pieces of one smooth track gives that track back."""
     frames, chunk, overlap = 150, 64, 16
