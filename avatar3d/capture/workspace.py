@@ -18,7 +18,7 @@ from avatar3d.capture.parallel import parallel_map
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.io.arrays import write_arrays
-from avatar3d.io.atomic import atomic_write
+from avatar3d.io.atomic import atomic_write, sweep_temporaries
 from avatar3d.io.images import read_image
 
 __all__ = ["CACHE", "RejectedClip", "Stage", "Workspace", "run_stages", "spread", "stage_keys"]
@@ -79,6 +79,8 @@ class Workspace:
     ) -> None:
         self.folder, self.source, self.config, self._head = folder, source, config, head
         self._path = folder / CACHE / "state.json"
+        for place in (folder, self._path.parent):  # a process may have been killed while writing
+            sweep_temporaries(place)
         self.state = self._load(sha256)
 
     @property

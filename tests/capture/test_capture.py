@@ -140,8 +140,11 @@ def test_goes_on_after_kills(clip, subject, tmp_path):
         assert {name: modified[name] for name in written} == written, "a frame was written twice"
         written = modified
     assert len(written) == len(subject)
+    for half_written in (work / CACHE / ".partial-1-state.json", work / ".partial-1-config.yaml"):
+        half_written.write_text("{")  # what a kill leaves that comes a moment before a rename
     assert_same(capture(clip, output, CONFIG), subject)
     assert [p.name for p in tmp_path.iterdir()] == ["person"]
+    assert not list(output.rglob(".partial-*"))
 
 
 def kill_in(stage: str, clip: Path, output: Path, state: Path) -> None:
