@@ -6,7 +6,7 @@ import pytest
 
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
-from avatar3d.synth import SyntheticClip, make_synthetic
+from avatar3d.synth import SyntheticClip, make_synthetic, write_video
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared/data/clips"
 
@@ -24,6 +24,22 @@ def anny() -> HeadModel:
 def person(anny: HeadModel) -> SyntheticClip:
     """40 frames of a made-up person, of whom everything is known."""
     return make_synthetic(seed=1, seconds=1.6, fps=25, size=320, head=anny)
+
+
+@pytest.fixture(scope="session")
+def models() -> None:
+    """Skips where mediapipe is missing or comes without its landmark and matting models."""
+    mediapipe = pytest.importorskip("mediapipe")
+    if not hasattr(mediapipe, "solutions"):
+        pytest.skip("this mediapipe carries no models")
+
+
+@pytest.fixture(scope="session")
+def clip(person: SyntheticClip, tmp_path_factory) -> Path:
+    """A video of the person."""
+    path = tmp_path_factory.mktemp("clip") / "person.mp4"
+    write_video(person, path)
+    return path
 
 
 @pytest.fixture(scope="session")

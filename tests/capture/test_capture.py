@@ -19,29 +19,15 @@ from avatar3d.geometry import Camera
 from avatar3d.head.landmarks import inter_ocular
 from avatar3d.io.video import write_video
 from avatar3d.subject import Subject
-from avatar3d.synth import write_video as write_clip
 
 CONFIG = CaptureConfig(size=256, iterations=60, identity_frames=20, chunk=32, detector="solutions")
 
+pytestmark = pytest.mark.usefixtures("models")
 PROGRAM = """
 import json, sys
 from avatar3d.capture import CaptureConfig, capture
 capture(sys.argv[1], sys.argv[2], CaptureConfig(**json.loads(sys.argv[3])))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models() -> None:
-    mediapipe = pytest.importorskip("mediapipe")
-    if not hasattr(mediapipe, "solutions"):
-        pytest.skip("this mediapipe carries no models")
-
-
-@pytest.fixture(scope="module")
-def clip(person, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "person.mp4"
-    write_clip(person, path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -23,25 +23,11 @@ from avatar3d.head.landmarks import inter_ocular, lip_gap
 from avatar3d.io.video import read_frames, write_video
 from avatar3d.subject import FRAME_REASONS
 from avatar3d.synth import make_synthetic
-from avatar3d.synth import write_video as write_clip
 from avatar3d.synth.clip import to_bytes
 
 CONFIG = CaptureConfig(size=256, iterations=60, identity_frames=20, chunk=32, detector="solutions")
+pytestmark = pytest.mark.usefixtures("models")
 MUTANTS = int(os.environ.get("AVATAR3D_MUTANTS", "6"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models() -> None:
-    mediapipe = pytest.importorskip("mediapipe")
-    if not hasattr(mediapipe, "solutions"):
-        pytest.skip("this mediapipe carries no models")
-
-
-@pytest.fixture(scope="module")
-def clip(person, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "person.mp4"
-    write_clip(person, path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,8 @@ def bare(anny: HeadModel) -> HeadModel:
 
 
 @pytest.fixture(scope="module")
-def found(bare: HeadModel) -> np.ndarray:
+def found(bare: HeadModel, models: None) -> np.ndarray:
     """(478, 3) landmarks, from a tenth of the usual views: those nearest to the front."""
-    mediapipe = pytest.importorskip("mediapipe")
-    if not hasattr(mediapipe, "solutions"):
-        pytest.skip("this mediapipe carries no models")
     detector = choose_detector(CaptureConfig(detector="solutions")).make(1)
 
     def detect(image: np.ndarray) -> np.ndarray | None:

@@ -25,13 +25,6 @@ def drawn(person):
     return [(to_bytes(p.image), to_bytes(p.alpha), p.label) for p in pictures]
 
 
-@pytest.fixture
-def models() -> None:
-    mediapipe = pytest.importorskip("mediapipe")
-    if not hasattr(mediapipe, "solutions"):
-        pytest.skip("this mediapipe carries no models")
-
-
 def dump(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))

@@ -262,12 +262,9 @@ def test_edges_of_the_matte_move_onto_those_of_the_picture():
     assert np.abs(refined - truth).mean() < 0.4 * np.abs(blurred - truth).mean()
 
 
-def test_segmentation_finds_the_made_up_person(person):
+def test_segmentation_finds_the_made_up_person(person, models):
     import cv2
 
-    mediapipe = pytest.importorskip("mediapipe")
-    if not hasattr(mediapipe, "solutions"):
-        pytest.skip("this mediapipe carries no models")
     drawn = person.picture(0)
     image = to_bytes(drawn.image)
     matte = refine_matte(image, Segmenter()(image))
