@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from avatar3d.errors import UserError
-from avatar3d.head.arkit import ARKIT_52
-from avatar3d.io.arrays import write_arrays
+from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
+from avatar3d.io.arrays import read_arrays, write_arrays
 
-__all__ = ["Motion"]
+__all__ = ["TRACKS", "Motion", "nearest_rigid"]
 
 FORMAT_VERSION = 1
-_TRACKS = ("expression", "residual", "head_pose", "gaze", "torso_pose")
+TRACKS = ("expression", "residual", "head_pose", "gaze", "torso_pose")
+_MAX_BYTES = 1 << 31  # 20 hours at 25 frames a second
+_MAX_RESIDUAL = 1024
+_NOT_RIGID = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Motion:
             "torso_pose": (4, 4),
         }
         lengths = {}
-        for name in _TRACKS:
+        for name in TRACKS:
             track = getattr(self, name)
             if track is None:
                 continue
@@ -70,7 +73,7 @@ class Motion:
             raise UserError(f"Motion frame rate must be within 1 to 1000, got {self.fps}.")
 
     def __len__(self) -> int:
-        return next(len(t) for t in (getattr(self, n) for n in _TRACKS) if t is not None)
+        return next(len(t) for t in (getattr(self, n) for n in TRACKS) if t is not None)
 
     @property
     def duration(self) -> float:
@@ -88,7 +91,7 @@ class Motion:
         """
         index = np.arange(len(self)) * other.fps / self.fps
         aligned = other.at(_ping_pong(index, len(other)))
-        own = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
+        own = {n: getattr(self, n) for n in TRACKS if getattr(self, n) is not None}
         return replace(aligned, fps=self.fps, source=self.source, **own)
 
     def resampled(self, fps: float) -> "Motion":
@@ -106,7 +109,7 @@ class Motion:
         def interpolate(name: str, track: np.ndarray) -> np.ndarray:
             w = weight.reshape(-1, *[1] * (track.ndim - 1))
             mixed = track[low] * (1 - w) + track[high] * w
-            return _orthonormal(mixed) if name.endswith("pose") else mixed
+            return nearest_rigid(mixed) if name.endswith("pose") else mixed
 
         return self._map(interpolate)
 
@@ -116,7 +119,12 @@ class Motion:
         return replace(self, **removed)
 
     def save(self, path: str | Path) -> None:
-        """Write an npz of the tracks with a JSON header; see `load`."""
+        """Write a .npz of the tracks, float32, named and shaped as the attributes.
+
+        Its member `header` is text, JSON: "format" is "avatar3d.motion", "version" 1, "fps",
+        "frames", "source" and "expression_names", which name the columns of the expression. Tracks
+        that are None are absent.
+        """
         header = {
             "format": "avatar3d.motion",
             "version": FORMAT_VERSION,
@@ -125,7 +133,7 @@ class Motion:
             "source": self.source,
             "expression_names": list(ARKIT_52),
         }
-        tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
+        tracks = {n: getattr(self, n) for n in TRACKS if getattr(self, n) is not None}
         write_arrays(path, {"header": np.array(json.dumps(header)), **tracks})
 
     @classmethod
@@ -140,21 +148,65 @@ class Motion:
 
             return read_livelink(path)
         try:
-            with np.load(path, allow_pickle=False) as data:
-                header = json.loads(str(data["header"]))
-                tracks = {n: data[n] for n in _TRACKS if n in data}
+            arrays = read_arrays(path, _MAX_BYTES)
+            header = json.loads(str(arrays["header"]))
+            if not isinstance(header, dict) or header.get("format") != "avatar3d.motion":
+                raise ValueError("it has no header of one")
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"Cannot read the motion file {path}; it must be an .npz written by avatar3d."
+                f"Cannot read the motion file {path}; it must be an .npz written by avatar3d, or a "
+                f".csv of Live Link Face ({error})."
             ) from error
-        if header.get("format") != "avatar3d.motion" or header.get("version") != FORMAT_VERSION:
-            raise UserError(f"{path} is not a motion file of version {FORMAT_VERSION}.")
-        return cls(fps=float(header["fps"]), source=str(header.get("source", "")), **tracks)
+        if header.get("version") != FORMAT_VERSION:
+            raise UserError(
+                f"{path} is a motion file of version {header.get('version')!r}, this program reads "
+                f"version {FORMAT_VERSION}; update avatar3d or export the motion again."
+            )
+        tracks = {n: arrays[n] for n in TRACKS if n in arrays}
+        try:
+            if any(track.dtype.kind not in "biuf" for track in tracks.values()):
+                raise UserError("Motion tracks must be numbers.")
+            if "expression" in tracks:
+                tracks["expression"] = _in_order(tracks["expression"], header)
+            if tracks.get("residual", np.zeros((0, 0))).shape[1:] > (_MAX_RESIDUAL,):
+                raise UserError(f"Motion track residual has over {_MAX_RESIDUAL} columns.")
+            motion = cls(fps=float(header["fps"]), source=str(header.get("source", "")), **tracks)
+            motion._check_rigid()
+            return motion
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"The header of {path} is damaged ({error!r}).") from error
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+
+    def _check_rigid(self) -> None:
+        for name in ("head_pose", "torso_pose"):
+            pose = getattr(self, name)
+            if pose is None:
+                continue
+            rotation = pose[:, :3, :3].astype(np.float64)
+            error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(initial=0)
+            if error > _NOT_RIGID or np.linalg.det(rotation).min(initial=1) < 0:
+                raise UserError(f"Motion track {name} has frames that are not rotations.")
+        if not len(self):
+            raise UserError("A motion needs at least one frame.")
 
     def _map(self, change: Callable[[str, np.ndarray], np.ndarray]) -> "Motion":
-        tracks = {n: getattr(self, n) for n in _TRACKS if getattr(self, n) is not None}
+        tracks = {n: getattr(self, n) for n in TRACKS if getattr(self, n) is not None}
         changed: dict[str, Any] = {name: change(name, track) for name, track in tracks.items()}
         return replace(self, **changed)
+
+
+def _in_order(expression: np.ndarray, header: dict[str, Any]) -> np.ndarray:
+    """Columns (T, 52) by the names in the header; absent ones are 0."""
+    names = header.get("expression_names", ARKIT_52)
+    if list(names) == list(ARKIT_52):
+        return expression
+    unknown = [name for name in names if name not in ARKIT_INDEX]
+    if unknown or expression.ndim != 2 or expression.shape[1] != len(names):
+        raise UserError(f"Its expression columns are not ARKit's ({unknown[:1]}).")
+    ordered = np.zeros((len(expression), len(ARKIT_52)), np.float32)
+    ordered[:, [ARKIT_INDEX[name] for name in names]] = expression
+    return ordered
 
 
 def _ping_pong(index: np.ndarray, count: int) -> np.ndarray:
@@ -165,8 +217,8 @@ def _ping_pong(index: np.ndarray, count: int) -> np.ndarray:
     return np.minimum(folded, period - folded)
 
 
-def _orthonormal(transform: np.ndarray) -> np.ndarray:
-    """Nearest rigid transforms to blends (N, 4, 4) of neighbouring ones."""
+def nearest_rigid(transform: np.ndarray) -> np.ndarray:
+    """Nearest rigid transforms to blends (N, 4, 4) of similar ones."""
     u, _, vt = np.linalg.svd(transform[:, :3, :3])
     result = transform.copy()
     result[:, :3, :3] = u @ vt
