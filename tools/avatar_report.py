@@ -19,14 +19,12 @@ one. --work keeps avatars and contact sheets. Decibels unless said otherwise:
 
 import argparse
 import json
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reporting import run_avatar3d
 
 from avatar3d.avatar import load
 from avatar3d.evaluation import evaluate
@@ -128,23 +126,12 @@ def measured(
     return figures | cost | {"megabytes": output.stat().st_size / 1e6}
 
 
-def run_training(subject: Path, output: Path, overrides: list[str]) -> dict[str, Any]:
-    """Seconds and peak memory of one `avatar3d train`, start-up and all."""
-    code = "from avatar3d.cli import main; main()"
-    command = [sys.executable, "-c", code, "train", str(subject), "-o", str(output)]
-    command += [f"train_fraction={TRAIN_FRACTION:.6f}", *overrides]
-    start = time.monotonic()
-    log = output.with_suffix(".log")
-    with open(log, "wb") as handle:
-        child = os.posix_spawn(
-            sys.executable, command, os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, handle.fileno(), 1),
-                          (os.POSIX_SPAWN_DUP2, handle.fileno(), 2)],
-        )  # fmt: skip
-        _, status, usage = os.wait4(child, 0)
-    if status:
-        sys.exit(f"training on {subject} failed; see {log}")
-    return {"seconds": time.monotonic() - start, "peak_gb": usage.ru_maxrss / 1e6}
+def run_training(subject: Path, output: Path, overrides: list[str]) -> dict[str, float]:
+    """What one `avatar3d train` costs, start-up and all."""
+    arguments = ["train", str(subject), "-o", str(output), *overrides]
+    return run_avatar3d(
+        [*arguments, f"train_fraction={TRAIN_FRACTION:.6f}"], output.with_suffix(".log")
+    )
 
 
 if __name__ == "__main__":

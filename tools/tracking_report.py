@@ -9,14 +9,12 @@ errors against the truth are medians over the frames.
 
 import argparse
 import json
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reporting import run_avatar3d
 
 from avatar3d.capture.dense import FaceView, rerendering_psnr
 from avatar3d.capture.fit import FaceFit
@@ -99,25 +97,14 @@ def synthetic(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
 
 def run_capture(video: Path, output: Path, overrides: list[str]) -> dict[str, Any]:
     """Milliseconds a frame, start-up and all, and the peak memory of one `avatar3d capture`."""
-    code = "from avatar3d.cli import main; main()"
-    command = [sys.executable, "-c", code, "capture", str(video), "-o", str(output), *overrides]
-    start = time.monotonic()
-    with open(output.with_suffix(".log"), "wb") as log:
-        child = os.posix_spawn(
-            sys.executable, command, os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, log.fileno(), 1),
-                          (os.POSIX_SPAWN_DUP2, log.fileno(), 2)],
-        )  # fmt: skip
-        _, status, usage = os.wait4(child, 0)
-    if status:
-        sys.exit(f"capture of {video} failed; see {output.with_suffix('.log')}")
+    log = output.with_suffix(".log")
+    cost = run_avatar3d(["capture", str(video), "-o", str(output), *overrides], log)
     frames = len(Subject(output))
-    seconds = time.monotonic() - start
     return {
         "frames": frames,
-        "ms_per_frame": seconds / frames * 1e3,
-        "cpu_ms_per_frame": (usage.ru_utime + usage.ru_stime) / frames * 1e3,
-        "peak_gb": usage.ru_maxrss / 1e6,
+        "ms_per_frame": cost["seconds"] / frames * 1e3,
+        "cpu_ms_per_frame": cost["cpu_seconds"] / frames * 1e3,
+        "peak_gb": cost["peak_gb"],
         "stage_ms": {
             k: round(v / frames * 1e3, 1) for k, v in Subject(output).info.timings.items()
         },
