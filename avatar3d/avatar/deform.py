@@ -1,5 +1,6 @@
 """From a face's parameters to Gaussians in the camera frame, in torch, differentiable."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from avatar3d.kernels import (
     Binding,
     BoundGaussians,
     OuterGradient,
+    Poses,
     bind_gaussians,
     rasterize,
 )
@@ -146,6 +148,23 @@ class SplatRig:
         signal = torch.clamp(signal, self.signal_min, self.signal_max)
         raw = parameters.map @ (signal - self.mean) + parameters.bias
         return self.limit * torch.tanh(raw / self.limit)
+
+    def poses(
+        self, parameters: SplatParameters, faces: Sequence[FaceParameters], use_basis: bool = True
+    ) -> Poses:
+        """Several faces as the kernels take them together."""
+        blended = use_basis and parameters.basis.shape[-1] > 0
+        vertices = [
+            self.head_vertices(face.weights, face.gaze) if face.vertices is None else face.vertices
+            for face in faces
+        ]
+        weights = [self.basis_weights(parameters, face) for face in faces] if blended else []
+        return Poses(
+            torch.stack(vertices),
+            torch.stack([face.T_camera_head for face in faces]),
+            torch.stack([face.T_camera_torso for face in faces]),
+            torch.stack(weights) if blended else None,
+        )
 
 
 def pose_gaussians(

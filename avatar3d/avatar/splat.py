@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from avatar3d.avatar.torso import predict_torso
 from avatar3d.errors import UserError
 from avatar3d.geometry import Camera, yaw_pitch_roll
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
-from avatar3d.kernels import encode_pixels, torch_on_one_thread
+from avatar3d.kernels import draw_faces, encode_pixels, torch_on_one_thread
 from avatar3d.motion.motion import Motion
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SplatAvatar"]
 
-_FRAMES_TOGETHER = 16  # whose vertices are made in one matrix product
+_FRAMES_TOGETHER = 16  # whose vertices are made in one matrix product, and drawn at once
 
 
 @dataclass
@@ -103,9 +104,9 @@ class SplatAvatar:
         """
         plate = self._plate(background, camera)
         with torch_on_one_thread():
-            for face in self.faces(motion):
-                image, _ = self._rasterize(face, camera or self.camera, plate)
-                yield encode_pixels(image).cpu().numpy()
+            faces = self.faces(motion)
+            while some := list(islice(faces, _FRAMES_TOGETHER)):
+                yield from self._draw(some, camera or self.camera, plate)
 
     def confidence(self, motion: Motion) -> np.ndarray:
         """(T,) how much of each frame's expression was filmed; see `avatar3d.avatar.confidence`."""
@@ -149,6 +150,16 @@ class SplatAvatar:
             some = [track[first : first + _FRAMES_TOGETHER] for track in tracks]
             for face in zip(*some, self._rig.head_vertices(some[0], some[1]), strict=True):
                 yield FaceParameters(*face)
+
+    @torch.no_grad()
+    def _draw(self, faces: list[FaceParameters], camera: Camera, plate: Tensor) -> np.ndarray:
+        """(F, H, W, 3) uint8."""
+        rig, parameters = self._rig, self._parameters
+        K = torch.as_tensor(camera.K, dtype=torch.float32, device=self.device)
+        poses = rig.poses(parameters, faces)
+        size = camera.width, camera.height
+        pictures = draw_faces(rig.binding, parameters.attributes(), poses, K, *size, plate)
+        return pictures.cpu().numpy()
 
     @torch.no_grad()
     def _rasterize(

@@ -23,6 +23,7 @@ from avatar3d.kernels.blocks import (
     normal_equations,
     solve_blocks,
 )
+from avatar3d.kernels.faces import FaceGradients, Poses, draw_faces, face_gradients
 from avatar3d.kernels.guided import guided_filter
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
@@ -33,12 +34,16 @@ __all__ = [
     "Attributes",
     "Binding",
     "BoundGaussians",
+    "FaceGradients",
     "OuterGradient",
+    "Poses",
     "RasterStats",
     "backend_info",
     "bind_gaussians",
     "decode_pixels",
+    "draw_faces",
     "encode_pixels",
+    "face_gradients",
     "factor_blocks",
     "get_num_threads",
     "guided_filter",

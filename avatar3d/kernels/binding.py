@@ -19,7 +19,7 @@ from avatar3d.kernels._backend import (
 from avatar3d.kernels.adam import OuterGradient
 from avatar3d.kernels.cuda import binding as on_cuda
 
-__all__ = ["Attributes", "Binding", "BoundGaussians", "bind_gaussians"]
+__all__ = ["Attributes", "Binding", "BoundGaussians", "bind_gaussians", "check_binding"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def bind_gaussians(
     """
     a = attributes
     fast = use_native(backend, a.position)
-    _check(binding, a, vertices, T_camera_head, T_camera_torso, weights, fast)
+    check_binding(binding, a, vertices, T_camera_head, T_camera_torso, weights, fast=fast)
     basis, probe = a.basis, None
     if weights is None or basis is None:
         basis, weights = a.position.new_empty(0, 10, 0), a.position.new_empty(0)
@@ -133,15 +133,18 @@ def bind_gaussians(
     return BoundGaussians(*_bind(*tensors))
 
 
-def _check(
+def check_binding(
     binding: Binding,
     a: Attributes,
     vertices: Tensor,
     T_camera_head: Tensor,
     T_camera_torso: Tensor,
     weights: Tensor | None,
+    *,
     fast: bool,
 ) -> None:
+    """Raise ValueError unless the arguments of `bind_gaussians` fit; `fast` asks for float32."""
+
     def check(name: str, value: Any, shape: tuple[int | None, ...], form: str) -> None:
         check_tensor(name, value, shape, float32=fast, form=form)
 

@@ -34,23 +34,6 @@ void release(Buffer& b) {
   b = Buffer();
 }
 
-// A forward pass's state. Python holds it as a one-byte tensor at the address of `anchor`, which
-// frees it; a copy of that tensor has another address and is simply not recognised.
-struct State {
-  uint8_t anchor = 0;
-  std::vector<RasterState> rasters;  // one for each image
-  Buffer scratch;
-  std::mutex in_use;
-  ~State() {
-    for (RasterState& r : rasters)
-      for (Buffer* b : {&r.splats, &r.rects, &r.slot_in_chunk, &r.chunk_slots, &r.tile_start,
-                        &r.list, &r.mask, &r.slots, &r.depths, &r.keys, &r.keys2, &r.order,
-                        &r.order2, &r.sorted, &r.sorts, &r.corners, &r.next, &r.partial, &r.finite})
-        release(*b);
-    release(scratch);
-  }
-};
-
 // Hands out states with warm memory: fresh pages cost more than the sort.
 class StatePool {
  public:
@@ -84,7 +67,7 @@ class StatePool {
   }
 
  private:
-  static constexpr size_t kKept = 3;
+  static constexpr size_t kKept = 8;
   std::mutex mutex_;
   std::vector<std::shared_ptr<State>> idle_;
   std::unordered_map<const void*, std::shared_ptr<State>> live_;
@@ -268,49 +251,6 @@ void rasterize_mesh(FloatIn points, IntIn faces, int width, int height, IntOut f
                                      settings().threads);
 }
 
-// What bind and bind_backward read. The caller has checked that no corner is outside vertices.
-struct Rig {
-  FloatIn position, quat, log_scale, opacity, color, basis, weights, units, vertices;
-  IntIn corners;
-  FloatIn bary, torso_weight, head, torso;
-
-  BindInput view() const {
-    const size_t n = opacity.size(), bound = corners.size() / 3, k = weights.size();
-    const size_t with_basis = k ? basis.size() / (10 * k) : 0;
-    if (n > 0x7ffffff0 || bound > n || with_basis > n || k > 0xffff)
-      throw std::invalid_argument("more bound or blended Gaussians than there are");
-    expect(position, 3 * n, "position");
-    expect(quat, 4 * n, "quat");
-    expect(log_scale, 3 * n, "log_scale");
-    expect(color, 3 * n, "color");
-    expect(basis, 10 * k * with_basis, "basis");
-    expect(units, 10, "units");
-    expect(bary, 3 * bound, "bary");
-    expect(torso_weight, n, "torso_weight");
-    expect(head, 16, "T_head");
-    expect(torso, 16, "T_torso");
-    return BindInput{(int)n,
-                     (int)bound,
-                     (int)with_basis,
-                     (int)k,
-                     (int)(vertices.size() / 3),
-                     position.data(),
-                     quat.data(),
-                     log_scale.data(),
-                     opacity.data(),
-                     color.data(),
-                     basis.data(),
-                     weights.data(),
-                     units.data(),
-                     vertices.data(),
-                     corners.data(),
-                     bary.data(),
-                     torso_weight.data(),
-                     head.data(),
-                     torso.data()};
-  }
-};
-
 void bind(const Rig& rig, FloatOut means, FloatOut quats, FloatOut scales, FloatOut opacities,
           FloatOut colors) {
   const BindInput in = rig.view();
@@ -454,7 +394,60 @@ std::string compiler() {
 
 }  // namespace
 
+State::~State() {
+  for (RasterState& r : rasters)
+    for (Buffer* b : {&r.splats, &r.rects, &r.slot_in_chunk, &r.chunk_slots, &r.tile_start, &r.list,
+                      &r.mask, &r.slots, &r.depths, &r.keys, &r.keys2, &r.order, &r.order2,
+                      &r.sorted, &r.sorts, &r.corners, &r.next, &r.partial, &r.finite})
+      release(*b);
+  for (Buffer* b : {&scratch, &posed, &picture, &gradient}) release(*b);
+}
+
+std::shared_ptr<State> take_state() { return pool().take(); }
+void give_state(std::shared_ptr<State> state) { pool().give(std::move(state)); }
+
+BindInput Rig::view(int frame, int frames) const {
+  const size_t n = opacity.size(), bound = corners.size() / 3, f = (size_t)frames;
+  const size_t k = weights.size() / f, v = vertices.size() / (3 * f), i = (size_t)frame;
+  const size_t with_basis = k ? basis.size() / (10 * k) : 0;
+  if (n > 0x7ffffff0 || bound > n || with_basis > n || k > 0xffff || v > 0x7ffffff0)
+    throw std::invalid_argument("more bound or blended Gaussians than there are");
+  expect(position, 3 * n, "position");
+  expect(quat, 4 * n, "quat");
+  expect(log_scale, 3 * n, "log_scale");
+  expect(color, 3 * n, "color");
+  expect(basis, 10 * k * with_basis, "basis");
+  expect(weights, k * f, "weights");
+  expect(units, 10, "units");
+  expect(vertices, 3 * v * f, "vertices");
+  expect(bary, 3 * bound, "bary");
+  expect(torso_weight, n, "torso_weight");
+  expect(head, 16 * f, "T_head");
+  expect(torso, 16 * f, "T_torso");
+  return BindInput{(int)n,
+                   (int)bound,
+                   (int)with_basis,
+                   (int)k,
+                   (int)v,
+                   position.data(),
+                   quat.data(),
+                   log_scale.data(),
+                   opacity.data(),
+                   color.data(),
+                   basis.data(),
+                   weights.data() + k * i,
+                   units.data(),
+                   vertices.data() + 3 * v * i,
+                   corners.data(),
+                   bary.data(),
+                   torso_weight.data(),
+                   head.data() + 16 * i,
+                   torso.data() + 16 * i};
+}
+
 const Kernels& active_kernels() { return *settings().kernels; }
+
+int threads_to_use() { return settings().threads; }
 
 int limited_threads(int threads) {
   return threads < 1 ? 1 : (threads < settings().threads ? threads : settings().threads);
@@ -505,6 +498,7 @@ NB_MODULE(_native, m) {
   m.def("decode_pixels", &decode_pixels, nb::arg(), none(), none(), nb::arg());
   m.def("encode_pixels", &encode_pixels);
   add_capture_kernels(m);
+  add_face_kernels(m);
   m.def("fma_rate", &fma_rate);
   m.def("simd_levels", &simd_levels);
   m.def("simd", [] { return std::string(settings().kernels->name); });
