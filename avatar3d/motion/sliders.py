@@ -10,7 +10,7 @@ from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.paths import head_rotations
 
-__all__ = ["expression_vector", "pose"]
+__all__ = ["columns_named", "expression_vector", "pose"]
 
 
 def pose(
@@ -24,7 +24,8 @@ def pose(
     """A motion of one frame.
 
     Args:
-        expression: ARKit weights by name, e.g. {"jawOpen": 0.4}, or all 52; others are 0.
+        expression: ARKit weights by name, e.g. {"jawOpen": 0.4}, or all 52; others are 0. A name
+            without Left or Right, such as "mouthSmile", sets both sides.
         yaw, pitch, roll: radians from the rest pose; to the person's left, up, crown to the left.
         gaze: (yaw, pitch) of both eyes in radians, or (2, 2) per eye; default straight ahead.
         fps: nominal frame rate.
@@ -45,6 +46,26 @@ def pose(
     )
 
 
+def columns_named(name: str) -> list[int]:
+    """Columns of an ARKit weight: one, or two for a name without its Left or Right.
+
+    Raises:
+        UserError: an unknown name, with the nearest known one.
+
+    Example:
+        >>> columns_named("jawOpen"), columns_named("eyeBlink")
+        ([17], [0, 7])
+    """
+    if name in ARKIT_INDEX:
+        return [ARKIT_INDEX[name]]
+    both = [ARKIT_INDEX[f"{name}{s}"] for s in ("Left", "Right") if f"{name}{s}" in ARKIT_INDEX]
+    # jawLeft and jawRight, mouthLeft and mouthRight are opposites: together they are nothing.
+    if len(both) == 2 and name not in ("jaw", "mouth"):
+        return both
+    near = difflib.get_close_matches(str(name), ARKIT_52, 1, 0.3) or ["jawOpen"]
+    raise UserError(f"There is no expression {name!r}; did you mean {near[0]!r}?")
+
+
 def expression_vector(expression: Mapping[str, float] | np.ndarray | None) -> np.ndarray:
     """(52,) weights from names or from an array; clipped to [0, 1].
 
@@ -54,10 +75,7 @@ def expression_vector(expression: Mapping[str, float] | np.ndarray | None) -> np
     vector = np.zeros(len(ARKIT_52), np.float32)
     if isinstance(expression, Mapping):
         for name, value in expression.items():
-            if name not in ARKIT_INDEX:
-                near = difflib.get_close_matches(name, ARKIT_52, 1, 0.3) or ["jawOpen"]
-                raise UserError(f"There is no expression {name!r}; did you mean {near[0]!r}?")
-            vector[ARKIT_INDEX[name]] = value
+            vector[columns_named(name)] = value
     elif expression is not None:
         given = np.asarray(expression, np.float32)
         if given.shape != vector.shape:
