@@ -1,5 +1,7 @@
 """Head paths, sliders, idle motion and the whole performance for a sound."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -155,7 +157,7 @@ def test_a_performance_has_the_mouth_of_the_sound_and_the_rest_of_the_capture(
     assert np.ptp(motion.head_pose[:, 0, 2]) > 0.2
 
 
-@pytest.mark.parametrize("path", ["orbit", "nod", "shake", "still", "idle"])
+@pytest.mark.parametrize("path", ["orbit", "nod", "shake", "still"])
 def test_pose_can_come_from_a_path(captured: Motion, path: str) -> None:
     config = MotionConfig(driver="energy", pose=path)
     motion = motion_for_audio(None, speech_like(10), 25, captured, config)
@@ -163,6 +165,44 @@ def test_pose_can_come_from_a_path(captured: Motion, path: str) -> None:
     assert np.allclose(motion.head_pose[0], np.eye(4), atol=1e-5)
     assert (np.ptp(facing(motion), axis=0).max() > 0.01) == (path != "still")
     assert np.abs(np.diff(motion.head_pose, axis=0)).max() < 0.1
+
+
+def test_idle_head_and_eyes_are_new_but_the_persons(captured: Motion) -> None:
+    config = MotionConfig(driver="energy", pose="idle", eyes="idle", seed=4)
+    samples = speech_like(6)
+    longer = captured.at(np.tile(np.r_[:60, 59:-1:-1], 3).astype(float))
+    motion, again = (motion_for_audio(None, samples, 25, longer, config) for _ in range(2))
+    np.testing.assert_array_equal(motion.head_pose, again.head_pose)
+    played = motion_for_audio(None, samples, 25, longer, MotionConfig(driver="energy"))
+    assert not np.allclose(motion.head_pose, played.head_pose, atol=1e-2)
+    assert facing(motion)[:, 0].std() == pytest.approx(facing(longer)[:, 0].std(), rel=0.5)
+    assert motion.expression[:, ARKIT_INDEX["eyeBlinkLeft"]].max() > 0.9  # none in the clip
+    still = replace(config, intensity=0)
+    assert np.ptp(motion_for_audio(None, samples, 25, longer, still).head_pose, 0).max() < 1e-3
+
+
+def test_a_mood_lies_over_the_whole_performance(captured: Motion) -> None:
+    samples, smile = speech_like(), ARKIT_INDEX["mouthSmileRight"]
+    plain = motion_for_audio(None, samples, 25, captured, MotionConfig(driver="energy"))
+    happy = motion_for_audio(
+        None, samples, 25, captured, MotionConfig(driver="energy", emotion="smile")
+    )
+    assert plain.expression[90, smile] == pytest.approx(0, abs=0.02)
+    assert happy.expression[90, smile] == pytest.approx(0.5, abs=0.02)
+
+
+def test_known_phonemes_shape_the_mouth() -> None:
+    phonemes = [("a", 0.3, 0.7), ("m", 0.7, 0.85), ("a", 0.85, 1.2)]
+    samples = speech_like(3)
+    motion = motion_for_audio(None, samples, 25, phonemes=phonemes)
+    jaw = motion.expression[:, ARKIT_INDEX["jawOpen"]]
+    assert len(motion) == 75
+    assert jaw[[12, 25]].min() > 0.2
+    lips = motion.expression[:, ARKIT_INDEX["mouthClose"]]
+    assert lips[19] > 0.5 * jaw[19]
+    assert jaw[45:].max() < 0.01  # the sound goes on, but nothing is said
+    with pytest.raises(UserError, match="driver=auto"):
+        motion_for_audio(None, samples, 25, config=MotionConfig(driver="visemes"))
 
 
 @pytest.mark.usefixtures("no_embedding")
@@ -192,7 +232,10 @@ def test_empty_sound_is_refused() -> None:
 def test_options_are_checked_and_the_preset_holds_the_defaults() -> None:
     assert compose("motion", MotionConfig) == MotionConfig()
     assert compose("motion", MotionConfig, ["pose=orbit", "opening=1.2"]).opening == 1.2
-    for wrong in ({"driver": "magic"}, {"pose": "jump"}, {"eyes": "shut"}, {"opening": 9}):
+    for wrong in (
+        {"driver": "magic"}, {"pose": "jump"}, {"eyes": "shut"}, {"opening": 9},
+        {"emotion": "envy"}, {"intensity": -1}, {"emotion_intensity": 3},
+    ):  # fmt: skip
         with pytest.raises(UserError, match=next(iter(wrong))):
             MotionConfig(**wrong)
     assert len(MOUTH_COLUMNS) == sum(
