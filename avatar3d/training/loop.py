@@ -242,9 +242,10 @@ class SplatTraining:
         if not self.config.refine_steps:
             return
         refiner = self._make_refiner()
-        for frame in refiner.run(self.schedule, self.iteration):
-            self.iteration = frame + 1
-            yield FrameRefined(frame)
+        for frames in refiner.run(self.schedule, self.iteration):
+            self.iteration += len(frames)  # before anything is told, as in `_optimize`
+            for frame in frames:
+                yield FrameRefined(frame)
 
     def _enter(self, phase: str) -> None:
         if phase == "final":
@@ -289,7 +290,7 @@ class SplatTraining:
                 self.rig,
                 self.parameters.requires_grad_(False),
                 self.config.refine_scale,
-                first=1 if self.start is None else _FIRST_TIMES,
+                **({} if self.start is None else {"first": _FIRST_TIMES}),
             )
         return self.refiner
 

@@ -1,43 +1,43 @@
 """Photometric tracking: pose, expression, gaze and shoulders refined by rendering an avatar.
 
-Training and driving frames alike are refined against a quick avatar without expression-dependent
-colour, so that none of them can hide a colour error in its pose. Half a pixel of pose is worth more
-than a decibel of the final picture.
+Training and driving frames alike are refined against an avatar without expression-dependent colour,
+so that none of them can hide a colour error in its pose. Half a pixel of pose is worth more than a
+decibel of the final picture. The same routine serves training, whose quick avatar it takes, and
+`track_photometrically`, which fits a finished avatar to another clip of its person.
 """
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
+from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig
 from avatar3d.geometry import rotation_from_vector
-from avatar3d.kernels import l1_ssim_loss
+from avatar3d.kernels import Poses, face_gradients
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.data import region_weights
 from avatar3d.training.schedule import Schedule
 
 __all__ = ["Refiner", "face_parameters"]
 
-# Step sizes: rotation rad, translation m (the depth is seen least), expression, gaze rad, and
-# the shoulders' rotation and translation.
-_STEPS = {
-    "rotation": 1.2e-3,
-    "translation": 3e-4,
-    "weights": 8e-3,
-    "gaze": 8e-3,
-    "torso_rotation": 8e-4,
-    "torso_translation": 2e-4,
-}
-_RIGID = ("rotation", "translation", "torso_rotation", "torso_translation")
-_CARRY = 0.9  # of a frame's rigid correction, as the start of the next frame's
+# Step sizes: rotation rad, translation m (the depth is seen least), the shoulders' rotation and
+# translation, expression, gaze rad.
+_RIGID_STEPS = (1.2e-3, 3e-4, 8e-4, 2e-4)
+_WEIGHT_STEP, _GAZE_STEP = 8e-3, 8e-3
+_RIGID = 3 * len(_RIGID_STEPS)
+_BETAS = 0.7, 0.9
+_LAST_RATE = 0.3  # of the first step's
+_CARRY = 0.9, 0.6, 0.9  # of a frame's change, pose, expression and gaze, to start the next with
 _DEPTH_GAIN = 2.0
 _PULL = 0.02  # per step, of the expression towards the captured one
+_LANES, _SHORTEST = 8, 8  # stretches of the clip that are refined side by side; frames of one
+_FIRST_TIMES = 3  # as many steps where no frame before has told the correction
 
 
 def face_parameters(
@@ -57,19 +57,29 @@ def face_parameters(
 
 
 @dataclass
-class _Target:
-    image: Tensor
-    weight: Tensor
+class _Targets:
+    """What some frames show: images (F, H, W, 3) and the weights of their pixels (F, H, W)."""
+
+    images: Tensor
+    weights: Tensor
+
+    def some(self, chosen: list[int]) -> "_Targets":
+        return _Targets(self.images[chosen], self.weights[chosen])
 
 
 class Refiner:
-    """Refines a tracking frame by frame against a frozen avatar.
+    """Refines a tracking against a frozen avatar, some frames at a time.
+
+    The clip is cut into stretches of equal length that are refined side by side, in rounds of one
+    frame from each: neighbours of one stretch pass their correction on, and the frames of a round
+    keep all processors busy. The stretches do not depend on the machine, so neither does the
+    result.
 
     Args:
         subject, tracking: what to refine.
         rig, parameters: the avatar, rendered without blendshapes.
         scale: image scale to work at.
-        first: times as many steps for the first frame of a shot.
+        first: times as many steps for a frame that follows no other.
     """
 
     def __init__(
@@ -79,36 +89,39 @@ class Refiner:
         rig: SplatRig,
         parameters: SplatParameters,
         scale: float,
-        first: int = 1,
+        first: int = _FIRST_TIMES,
     ) -> None:
         self.subject, self.tracking = subject, tracking
         self.rig, self.parameters = rig, parameters
         self.first = first
         self.device = rig.vertices.device
         self.camera = tracking.camera.scaled(scale)
-        self.background = self._resized(subject.background)
+        self.K = torch.as_tensor(self.camera.K, dtype=torch.float32, device=self.device)
+        self.background = self._resized(subject.background).to(self.device)
         self.head = tracking.T_camera_head.copy()
         self.torso = tracking.T_camera_torso.copy()
         self.weights = tracking.weights.copy()
         self.gaze = tracking.gaze.copy()
-        self.corrections = np.zeros((len(tracking), 3 * len(_RIGID)), np.float32)
+        self.corrections = np.zeros((len(tracking), _RIGID), np.float32)
 
-    def run(self, schedule: Schedule, start: int = 0) -> Iterator[int]:
-        """Refine frames `start`.. in order, yielding each number when it is done."""
+    def run(self, schedule: Schedule, done: int = 0) -> Iterator[list[int]]:
+        """Refine all frames but the first `done` of the order, yielding those of each round."""
+        rounds = _rounds(len(self.tracking))
+        start = int(np.searchsorted(np.cumsum([len(frames) for frames in rounds]), done, "right"))
         with ThreadPoolExecutor(1) as pool:
-            indices = range(start, len(self.tracking))
-            ahead = pool.submit(self._target, start) if start < len(self.tracking) else None
-            for index in indices:
-                assert ahead is not None
-                target = ahead.result()
-                if index + 1 < len(self.tracking):
-                    ahead = pool.submit(self._target, index + 1)
-                steps = schedule.refine_steps(index, len(self.tracking) - index)
-                if self.tracking.valid[index]:
+            ahead: Future[_Targets] | None = None
+            for number in range(start, len(rounds)):
+                frames = [i for i in rounds[number] if self.tracking.valid[i]]
+                targets = self._targets(frames) if ahead is None else ahead.result()
+                if number + 1 < len(rounds):
+                    following = [i for i in rounds[number + 1] if self.tracking.valid[i]]
+                    ahead = pool.submit(self._targets, following)
+                steps = schedule.refine_steps(number, len(rounds) - number)
+                if frames:
                     begun = time.monotonic()
-                    self._refine(index, target, steps)
+                    self._refine(frames, targets, steps)
                     schedule.refined(steps, time.monotonic() - begun)
-                yield index
+                yield rounds[number]
 
     def adopt(self, refined: Tracking, corrections: np.ndarray) -> None:
         """Take over frames, and their rigid corrections, from an earlier, interrupted run."""
@@ -129,74 +142,150 @@ class Refiner:
             gaze=self.gaze,
         )
 
-    def _refine(self, index: int, target: _Target, steps: int) -> None:
-        start = face_parameters(self.tracking, index, self.device)
-        # Landmarks err the same way for a while, so the frame before knows most of the correction.
-        segments = self.tracking.segments
-        follows = index > 0 and segments[index] == segments[index - 1]
-        steps *= 1 if follows else self.first
-        carry = _CARRY if steps else 1.0
-        before = torch.tensor(carry * self.corrections[index - 1]) if follows else torch.zeros(12)
-        before = before.to(self.device)
-        change = {n: row.clone() for n, row in zip(_RIGID, before.view(-1, 3), strict=True)}
-        change |= {"weights": start.weights.clone(), "gaze": start.gaze.clone()}
-        for value in change.values():
-            value.requires_grad_(True)
-        groups = [{"params": [v], "lr": _STEPS[k], "full": _STEPS[k]} for k, v in change.items()]
-        optimizer = torch.optim.Adam(groups, betas=(0.7, 0.9), eps=1e-15)
-        for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = group["full"] * (1 - 0.7 * step / max(steps - 1, 1))
-            optimizer.zero_grad()
-            self._loss(_apply(start, change), target).backward()
-            optimizer.step()
-            with torch.no_grad():
-                change["weights"].lerp_(start.weights, _PULL).clamp_(0, 1)
-        refined = _apply(start, {name: value.detach() for name, value in change.items()})
-        self.corrections[index] = torch.cat([change[name].detach() for name in _RIGID]).cpu()
-        self.head[index] = refined.T_camera_head.double().cpu()
-        self.torso[index] = refined.T_camera_torso.double().cpu()
-        self.weights[index] = refined.weights.cpu()
-        self.gaze[index] = refined.gaze.cpu()
-
-    def _loss(self, face: FaceParameters, target: _Target) -> Tensor:
-        image, _ = draw_face(
-            self.rig, self.parameters, face, self.camera, self.background, use_basis=False
+    def _refine(self, frames: list[int], targets: _Targets, steps: int) -> None:
+        start = face_parameters(self.tracking, np.array(frames), self.device)
+        change = torch.cat(
+            [start.weights.new_zeros(len(frames), _RIGID), start.weights, start.gaze.flatten(1)], 1
         )
-        return l1_ssim_loss(image, target.image, weight=target.weight)
+        follow = [self._follows(frame) for frame in frames]
+        for row, frame in enumerate(frames):
+            if follow[row]:
+                # Landmarks err the same way for a while, so the frame before knows most of it.
+                change[row] += self._carried(frame - 1, all_of_it=not steps).to(self.device)
+        alone = [row for row, follows in enumerate(follow) if not follows]
+        if alone and steps and self.first > 1:
+            some = _rows(start, alone)
+            more = self._optimize(
+                some, change[alone], targets.some(alone), steps * (self.first - 1)
+            )
+            change[alone] = more
+        change = self._optimize(start, change, targets, steps)
+        refined = _apply(start, change)
+        self.corrections[frames] = change[:, :_RIGID].cpu()
+        self.head[frames] = refined.T_camera_head.double().cpu()
+        self.torso[frames] = refined.T_camera_torso.double().cpu()
+        self.weights[frames] = refined.weights.cpu()
+        self.gaze[frames] = refined.gaze.cpu()
 
-    def _target(self, index: int) -> _Target:
+    def _follows(self, frame: int) -> bool:
+        """Whether the frame before it is of the same shot and has been refined."""
+        if frame in _starts(len(self.tracking)) or not self.tracking.valid[frame - 1]:
+            return False
+        return bool(self.tracking.segments[frame] == self.tracking.segments[frame - 1])
+
+    def _carried(self, frame: int, all_of_it: bool) -> Tensor:
+        """(12 + E + 4,) what the change of a frame says of that of the next."""
+        rigid, weights, gaze = (1.0, 0.0, 0.0) if all_of_it else _CARRY
+        parts = (
+            rigid * self.corrections[frame],
+            weights * (self.weights[frame] - self.tracking.weights[frame]),
+            gaze * (self.gaze[frame] - self.tracking.gaze[frame]).ravel(),
+        )
+        return torch.tensor(np.concatenate(parts), dtype=torch.float32)
+
+    def _optimize(
+        self, start: FaceParameters, change: Tensor, targets: _Targets, steps: int
+    ) -> Tensor:
+        """Adam on every row of `change`, whose rows do not know of each other."""
+        expression = start.weights.shape[1]
+        full = change.new_tensor(
+            [step for step in _RIGID_STEPS for _ in range(3)]
+            + [_WEIGHT_STEP] * expression
+            + [_GAZE_STEP] * 4
+        )
+        mean, square = torch.zeros_like(change), torch.zeros_like(change)
+        for step in range(steps):
+            gradient = self._gradient(start, change, targets)
+            mean.lerp_(gradient, 1 - _BETAS[0])
+            square.lerp_(gradient.square(), 1 - _BETAS[1])
+            unbiased = mean / (1 - _BETAS[0] ** (step + 1))
+            size = (square / (1 - _BETAS[1] ** (step + 1))).sqrt().add_(1e-15)
+            rate = 1 - (1 - _LAST_RATE) * step / max(steps - 1, 1)
+            change = change - rate * full * unbiased / size
+            weights = change[:, _RIGID : _RIGID + expression]
+            weights.lerp_(start.weights, _PULL).clamp_(0, 1)
+        return change
+
+    def _gradient(self, start: FaceParameters, change: Tensor, targets: _Targets) -> Tensor:
+        leaf = change.detach().requires_grad_()
+        with torch.enable_grad():
+            face = _apply(start, leaf)
+            vertices = self.rig.head_vertices(face.weights, face.gaze)
+        moved = vertices, face.T_camera_head, face.T_camera_torso
+        found = face_gradients(
+            self.rig.binding,
+            self.parameters.attributes(),
+            Poses(*(track.detach() for track in moved)),
+            self.K,
+            self.background,
+            targets.images,
+            targets.weights,
+        )
+        (gradient,) = torch.autograd.grad(moved, leaf, found[1:])
+        return gradient
+
+    def _targets(self, frames: list[int]) -> _Targets:
         scale = self.camera.width / self.tracking.camera.width
-        landmarks = self.tracking.landmarks_fit[index] * scale
-        weight = region_weights(landmarks, self.camera.height, self.camera.width, 3.0, 2.0)
-        return _Target(self._resized(self.subject.frame(index)), weight.to(self.device))
+        height, width = self.camera.height, self.camera.width
+        images = torch.empty(len(frames), height, width, 3)
+        weights = torch.empty(len(frames), height, width)
+        for row, frame in enumerate(frames):
+            images[row] = self._resized(self.subject.frame(frame))
+            landmarks = self.tracking.landmarks_fit[frame] * scale
+            region_weights(landmarks, height, width, 3.0, 2.0, weights[row])
+        return _Targets(images.to(self.device), weights.to(self.device))
 
     def _resized(self, image: np.ndarray) -> Tensor:
-        planar = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
-        size = (self.camera.height, self.camera.width)
-        if planar.shape[1:] != size:
-            planar = interpolate(planar[None], size=size, mode="area")[0]
-        return planar.permute(1, 2, 0).contiguous().to(self.device)
+        return _shrunk(image, self.camera.height, self.camera.width)
 
 
-def _apply(start: FaceParameters, change: dict[str, Tensor]) -> FaceParameters:
-    depth_gain = start.weights.new_tensor([1.0, 1.0, _DEPTH_GAIN])
+def _shrunk(image: np.ndarray, height: int, width: int) -> Tensor:
+    """(height, width, 3) in [0, 1]: the means of the pixels (H, W, 3) uint8 under each."""
+    times = len(image) // height
+    if image.shape == (height * times, width * times, 3) and times <= 16:  # or sums overflow
+        total = np.zeros((height, width, 3), np.uint16)
+        for y in range(times):
+            for x in range(times):
+                total += image[y::times, x::times]
+        return torch.from_numpy(total.astype(np.float32) / np.float32(255 * times * times))
+    planar = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    resized = interpolate(planar[None], size=(height, width), mode="area")[0]
+    return resized.permute(1, 2, 0).contiguous()
+
+
+def _starts(count: int) -> list[int]:
+    """The first frame of every stretch of a clip of `count` frames, and its end."""
+    lanes = min(max(count // _SHORTEST, 1), _LANES)
+    return [count * lane // lanes for lane in range(lanes + 1)]
+
+
+def _rounds(count: int) -> list[list[int]]:
+    """The frames of every round, one of each stretch that is long enough."""
+    starts = _starts(count)
+    lanes = [range(*ends) for ends in pairwise(starts)]
+    longest = max(len(lane) for lane in lanes)
+    return [[lane[k] for lane in lanes if k < len(lane)] for k in range(longest)]
+
+
+def _rows(face: FaceParameters, rows: list[int]) -> FaceParameters:
+    return FaceParameters(
+        face.weights[rows], face.gaze[rows], face.T_camera_head[rows], face.T_camera_torso[rows]
+    )
+
+
+def _apply(start: FaceParameters, change: Tensor) -> FaceParameters:
+    """Faces after a change (F, 12 + E + 4): head and shoulders moved, expression and gaze set."""
+    depth_gain = change.new_tensor([1.0, 1.0, _DEPTH_GAIN])
+    rigid = change[:, :_RIGID].unflatten(1, (-1, 3))
 
     def moved(transform: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-        top = torch.cat(
-            [
-                rotation_from_vector(rotation) @ transform[:3, :3],
-                (transform[:3, 3] + translation * depth_gain)[:, None],
-            ],
-            1,
-        )
-        return torch.cat([top, transform[3:]])
+        turned = rotation_from_vector(rotation) @ transform[:, :3, :3]
+        place = transform[:, :3, 3] + translation * depth_gain
+        return torch.cat([torch.cat([turned, place[..., None]], 2), transform[:, 3:]], 1)
 
     return FaceParameters(
-        weights=change["weights"],
-        gaze=change["gaze"],
-        T_camera_head=moved(start.T_camera_head, change["rotation"], change["translation"]),
-        T_camera_torso=moved(
-            start.T_camera_torso, change["torso_rotation"], change["torso_translation"]
-        ),
+        weights=change[:, _RIGID:-4],
+        gaze=change[:, -4:].unflatten(1, (2, 2)),
+        T_camera_head=moved(start.T_camera_head, rigid[:, 0], rigid[:, 1]),
+        T_camera_torso=moved(start.T_camera_torso, rigid[:, 2], rigid[:, 3]),
     )

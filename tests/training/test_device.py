@@ -1,6 +1,7 @@
 """Training keeps to the device that is chosen. torch's "meta" device stands for a GPU here: its
 tensors have shapes but no numbers, and refuse operations with tensors elsewhere."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from avatar3d.kernels import device as devices
 from avatar3d.training import TrainingConfig, priors
 from avatar3d.training.data import FrameStore
 from avatar3d.training.loop import SplatTraining
-from avatar3d.training.refine import _apply, face_parameters
+from avatar3d.training.refine import face_parameters
 
 GPU = torch.device("meta")
 
@@ -56,16 +57,13 @@ def test_a_training_step_keeps_to_the_gpu(on_gpu):
 
 def test_photometric_tracking_keeps_to_the_gpu(on_gpu):
     refiner = on_gpu._make_refiner()
-    start = face_parameters(refiner.tracking, 0, refiner.device)
-    change = {
-        name: torch.zeros(3, device=GPU, requires_grad=True)
-        for name in ("rotation", "translation", "torso_rotation", "torso_translation")
-    }
-    face = _apply(start, {**change, "weights": start.weights, "gaze": start.gaze})
-    loss = refiner._loss(face, refiner._target(0))
-    assert loss.device == GPU
-    loss.backward()
-    assert {value.grad.device for value in change.values()} == {GPU}
+    start = face_parameters(refiner.tracking, np.arange(2), refiner.device)
+    change = torch.zeros(2, 12, device=GPU)
+    change = torch.cat([change, start.weights, start.gaze.flatten(1)], 1)
+    targets = refiner._targets([0, 1])
+    assert targets.images.device == targets.weights.device == GPU
+    assert refiner._gradient(start, change, targets).device == GPU
+    assert refiner._optimize(start, change, targets, 2).device == GPU
 
 
 def test_auto_takes_a_gpu_only_if_every_kernel_runs_there(monkeypatch):
