@@ -24,7 +24,7 @@ _GAINS = (0.7, 1.4)
 _DEPTH = 0.5  # a single camera sees motion towards it half as well
 _SPARSE = 0.02  # mm^2, mean over the landmarks; the cost of a weight of 1
 _SPARSE_RESIDUAL = 0.03
-_SWEEPS = 60
+_SWEEPS = 150
 
 
 def retarget(
@@ -145,7 +145,7 @@ def simplest_weights(weights: np.ndarray, effects: np.ndarray) -> np.ndarray:
                 result[:, row] = new
                 left -= change[:, None] * gram[row]
                 largest = max(largest, size)
-        if largest < 1e-3:
+        if largest < 2e-4:
             break
     return result
 
