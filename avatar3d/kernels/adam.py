@@ -15,6 +15,7 @@ from avatar3d.kernels._backend import (
     use_native,
 )
 from avatar3d.kernels.cuda.adam import outer_adamw as outer_adamw_on_cuda
+from avatar3d.kernels.operators import operator
 
 __all__ = ["OuterGradient", "outer_adamw_"]
 
@@ -110,11 +111,7 @@ def outer_adamw_(
         reference.outer_adamw(*arguments)
 
 
-@torch.library.custom_op(
-    "avatar3d::outer_adamw",
-    mutates_args=("parameter", "exp_avg", "exp_avg_sq"),
-    device_types="cpu",
-)
+@operator("outer_adamw", mutates=("parameter", "exp_avg", "exp_avg_sq"))
 def _outer_adamw(
     parameter: Tensor,
     exp_avg: Tensor,

@@ -18,6 +18,7 @@ from avatar3d.kernels._backend import (
 )
 from avatar3d.kernels.adam import OuterGradient
 from avatar3d.kernels.cuda import binding as on_cuda
+from avatar3d.kernels.operators import operator
 
 __all__ = ["Attributes", "Binding", "BoundGaussians", "bind_gaussians", "check_binding"]
 
@@ -178,7 +179,7 @@ def check_binding(
     )  # fmt: skip
 
 
-@torch.library.custom_op("avatar3d::bind_gaussians", mutates_args=(), device_types="cpu")
+@operator("bind_gaussians")
 def _bind(
     position: Tensor,
     quat: Tensor,
@@ -225,7 +226,7 @@ def _(position: Tensor, quat: Tensor, *rest: Tensor | None) -> list[Tensor]:
     return [position.new_empty(shape) for shape in ((n, 3), (n, 4), (n, 3), (n,), (n, 3))]
 
 
-@torch.library.custom_op("avatar3d::bind_gaussians_backward", mutates_args=(), device_types="cpu")
+@operator("bind_gaussians_backward")
 def _bind_backward(
     inputs: list[Tensor], v_outputs: list[Tensor], wanted: list[bool]
 ) -> list[Tensor]:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from avatar3d.kernels import reference
 from avatar3d.kernels._backend import Backend, arrays, check_tensor, native, use_native
+from avatar3d.kernels.operators import operator
 
 __all__ = ["decode_pixels", "encode_pixels"]
 
@@ -60,7 +61,7 @@ def encode_pixels(image: Tensor, *, backend: Backend = "auto") -> Tensor:
     return reference.encode_pixels(image)
 
 
-@torch.library.custom_op("avatar3d::decode_pixels", mutates_args=(), device_types="cpu")
+@operator("decode_pixels")
 def _decode(image: Tensor, matte: Tensor | None, color: Tensor | None) -> Tensor:
     out = torch.empty(image.shape)
     native().decode_pixels(*arrays([image, matte, color, out]))
@@ -72,7 +73,7 @@ def _(image: Tensor, matte: Tensor | None, color: Tensor | None) -> Tensor:
     return image.new_empty(image.shape, dtype=torch.float32)
 
 
-@torch.library.custom_op("avatar3d::encode_pixels", mutates_args=(), device_types="cpu")
+@operator("encode_pixels")
 def _encode(image: Tensor) -> Tensor:
     out = torch.empty(image.shape, dtype=torch.uint8)
     native().encode_pixels(*arrays([image, out]))

@@ -15,6 +15,7 @@ from avatar3d.kernels._backend import (
     use_native,
     warn_once,
 )
+from avatar3d.kernels.operators import operator
 
 __all__ = ["RasterStats", "rasterize", "rasterize_with_depth"]
 
@@ -254,7 +255,7 @@ def _check(
     return known["B"]
 
 
-@torch.library.custom_op("avatar3d::rasterize", mutates_args=(), device_types="cpu")
+@operator("rasterize")
 def _rasterize(
     means: Tensor,
     quats: Tensor,
@@ -319,7 +320,7 @@ def _(
     return image, alpha, depth, radii, means.new_empty(1, dtype=torch.uint8)
 
 
-@torch.library.custom_op("avatar3d::rasterize_backward", mutates_args=(), device_types="cpu")
+@operator("rasterize_backward")
 def _rasterize_backward(
     v_image: Tensor,
     v_alpha: Tensor | None,

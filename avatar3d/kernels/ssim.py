@@ -16,6 +16,7 @@ from avatar3d.kernels._backend import (
     use_native,
 )
 from avatar3d.kernels.cuda.ssim import l1_ssim as l1_ssim_on_cuda
+from avatar3d.kernels.operators import operator
 
 __all__ = ["l1_ssim_loss", "ssim"]
 
@@ -76,7 +77,7 @@ def l1_ssim_loss(
     return loss
 
 
-@torch.library.custom_op("avatar3d::l1_ssim", mutates_args=(), device_types="cpu")
+@operator("l1_ssim")
 def _l1_ssim(
     image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:

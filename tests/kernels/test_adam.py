@@ -141,7 +141,7 @@ def test_the_operator_obeys_torch():
     start, [(rows, weights)] = _problem((4, 10, 3), frames=2, steps=1)
     moments = torch.zeros_like(start), torch.zeros_like(start)
     torch.library.opcheck(
-        _outer_adamw, (start, *moments, rows, weights, 1, 1e-3, 0.9, 0.999, 1e-8, 0.01)
+        _outer_adamw.overload, (start, *moments, rows, weights, 1, 1e-3, 0.9, 0.999, 1e-8, 0.01)
     )
 
 

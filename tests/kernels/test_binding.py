@@ -143,9 +143,9 @@ def test_the_operator_obeys_torch(make_rig):
         a.position, a.quat, a.log_scale, a.opacity, a.color, a.basis, rig.weights, a.units,
         rig.vertices, b.corners, b.bary, b.torso_weight, rig.head, rig.torso,
     )  # fmt: skip
-    torch.library.opcheck(_bind, (*arguments, None))
+    torch.library.opcheck(_bind.overload, (*arguments, None))
     probe = torch.zeros(6, 10, requires_grad=True)
-    torch.library.opcheck(_bind, (*arguments, probe))
+    torch.library.opcheck(_bind.overload, (*arguments, probe))
 
 
 def test_wrong_arguments_are_named(make_rig):

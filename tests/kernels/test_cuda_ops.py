@@ -213,12 +213,12 @@ def test_operators_obey_torch():
     from avatar3d.kernels.ssim import _l1_ssim
 
     image, target, weight = images(20, 18, "cuda", torch.float32)
-    torch.library.opcheck(_l1_ssim, (image, target, weight, 0.2, True))
+    torch.library.opcheck(_l1_ssim.overload, (image, target, weight, 0.2, True))
     parameter = torch.randn(6, 10, 4, device="cuda")
     moments = torch.zeros_like(parameter), torch.ones_like(parameter)
     rows, weights = torch.randn(2, 6, 10, device="cuda"), torch.randn(2, 4, device="cuda")
     torch.library.opcheck(
-        _outer_adamw, (parameter, *moments, rows, weights, 1, 1e-3, 0.9, 0.99, 1e-8, 0.1)
+        _outer_adamw.overload, (parameter, *moments, rows, weights, 1, 1e-3, 0.9, 0.99, 1e-8, 0.1)
     )
 
 

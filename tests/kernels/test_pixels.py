@@ -38,9 +38,9 @@ def test_encoding_undoes_decoding_and_clamps(backend, simd, threads):
 def test_the_operators_obey_torch():
     image = torch.randint(0, 256, (5, 4, 3), dtype=torch.uint8)
     matte = torch.randint(0, 256, (5, 4), dtype=torch.uint8)
-    torch.library.opcheck(_decode, (image, None, None))
-    torch.library.opcheck(_decode, (image, matte, torch.rand(3)))
-    torch.library.opcheck(_encode, (torch.rand(5, 4, 3),))
+    torch.library.opcheck(_decode.overload, (image, None, None))
+    torch.library.opcheck(_decode.overload, (image, matte, torch.rand(3)))
+    torch.library.opcheck(_encode.overload, (torch.rand(5, 4, 3),))
 
 
 def test_wrong_arguments_are_named():

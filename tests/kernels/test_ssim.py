@@ -133,8 +133,8 @@ def test_the_operator_obeys_torch():
 
     image, target, weight = images(20, 18)
     image.requires_grad_()
-    torch.library.opcheck(_l1_ssim, (image, target, weight, 0.2, True))
-    torch.library.opcheck(_l1_ssim, (image.detach(), target, None, 0.2, False))
+    torch.library.opcheck(_l1_ssim.overload, (image, target, weight, 0.2, True))
+    torch.library.opcheck(_l1_ssim.overload, (image.detach(), target, None, 0.2, False))
 
 
 def test_wrong_arguments_are_named():
