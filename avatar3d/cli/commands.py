@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avatar3d.cli.motion import motion_app
 from avatar3d.progress import say
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ assets_app = typer.Typer(
     invoke_without_command=True,
 )
 app.add_typer(assets_app, name="assets")
+app.add_typer(motion_app, name="motion")
 
 Overrides = Annotated[
     list[str] | None,
@@ -239,29 +241,48 @@ def render(
     output: Annotated[Path, typer.Option("-o", "--output", help="Video to write, .mp4.")],
     overrides: Overrides = None,
     audio: Annotated[Path | None, typer.Option(help="Speech to perform, any sound file.")] = None,
-    text: Annotated[str | None, typer.Option(help="Text to speak with eSpeak NG.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text to speak.")] = None,
     language: Annotated[str, typer.Option(help="Of the text: en, de, fr, cmn, ja ...")] = "en",
-    voice: Annotated[str | None, typer.Option(help="Voice of the text, such as f2.")] = None,
+    voice: Annotated[
+        str | None,
+        typer.Option(
+            help="Voice of the text: one of eSpeak NG's such as f2, `natural`, or a Piper voice "
+            "file (.onnx)."
+        ),
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Of the text's speech, 0.5 to 2.5.")] = 1.0,
     motion: Annotated[
-        str | None, typer.Option(help="Motion file to perform, or `captured`.")
+        str | None,
+        typer.Option(help="Motion to perform: .npz, .csv, .yaml, a subject, or `captured`."),
+    ] = None,
+    performance: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another person's clip, picture or subject, whose performance to take over."
+        ),
+    ] = None,
+    keyframes: Annotated[
+        Path | None, typer.Option(help="Keyframes (.yaml), alone or on top of anything else.")
     ] = None,
     pose: Annotated[
         str | None,
         typer.Option(help="Head motion: captured, idle, orbit, nod, shake or still."),
     ] = None,
 ) -> None:
-    """Make a video of the avatar speaking a sound file or a text, or performing a motion."""
+    """Make a video of the avatar: speaking a sound or a text, or performing a motion."""
     from avatar3d.avatar import load
-    from avatar3d.cli.performance import performance
+    from avatar3d.cli.performance import Wish
+    from avatar3d.cli.performance import performance as performed
     from avatar3d.config import compose
     from avatar3d.motion.config import MotionConfig
     from avatar3d.rendering import render as run
 
     chosen = [f"pose={pose}"] if pose else []
     config = compose("motion", MotionConfig, [*(overrides or ()), *chosen])
+    wish = Wish(audio, text, motion, performance, keyframes, language, voice, speed)
     person = load(avatar)
     with (
-        performance(person, config, audio, text, language, voice, motion, pose) as (what, sound),
+        performed(person, config, wish, pose) as (what, sound),
         _timed(f"Rendered {len(what)} frames"),
     ):
         run(person, what, output, audio=sound)
