@@ -242,7 +242,7 @@ def _encode(
     if first is None:
         raise UserError(f"There are no frames to write to {path}.")
     height, width = first.shape[:2]
-    video = output.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+    video = output.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "fast"})
     video.width, video.height = width + width % 2, height + height % 2
     video.pix_fmt = "yuv420p"
     video.codec_context.colorspace = _RGB_MATRIX_BT709
