@@ -347,14 +347,17 @@ def export(
 @app.command()
 def evaluate(
     avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
-    subject: Annotated[Path, typer.Option("--subject", "-s", help="Its subject folder.")],
+    subject: Annotated[
+        Path, typer.Option("--subject", "-s", help="Its subject, or another clip of its person.")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Report folder [AVATAR.evaluation].")
     ] = None,
 ) -> None:
-    """Compare the avatar with frames of its clip that it was not trained on."""
+    """Compare the avatar with frames of its clip that it was not trained on, or another clip's."""
     from avatar3d.avatar import load
     from avatar3d.evaluation import evaluate as run
+    from avatar3d.evaluation import is_its_clip
     from avatar3d.evaluation.landmarks import landmark_detector
     from avatar3d.subject import Subject, Tracking
     from avatar3d.training.train import run_folder
@@ -363,7 +366,8 @@ def evaluate(
     output = output or avatar.with_suffix(".evaluation")
     with _timed("Evaluated"):
         person, clip = load(avatar), Subject(subject)
-        tracking = Tracking.load(refined) if refined.is_file() else None
+        its_own = refined.is_file() and is_its_clip(person, clip)
+        tracking = Tracking.load(refined) if its_own else None
         run(person, clip, output, tracking, landmark_detector())
     print(output)
 

@@ -15,17 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from avatar3d.avatar import Avatar
+from avatar3d.avatar import Avatar, SplatAvatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
 from avatar3d.evaluation.perceptual import perceptual_distance
-from avatar3d.evaluation.regions import face_interior, head_mask, seam_band
+from avatar3d.evaluation.regions import (
+    contrast,
+    error_at_contrast,
+    face_interior,
+    head_mask,
+    seam_band,
+)
 from avatar3d.evaluation.sheets import Panel, save_poses, save_sheets
 from avatar3d.io.atomic import atomic_write
 from avatar3d.progress import say, track
 from avatar3d.subject import Subject, Tracking
+from avatar3d.training.refine import track_photometrically
 
-__all__ = ["TRAIN_FRACTION", "evaluate", "held_out"]
+__all__ = ["TRAIN_FRACTION", "evaluate", "held_out", "is_its_clip"]
 
 TRAIN_FRACTION = 10 / 11
 _SHEET_FRAMES = 5
@@ -43,6 +50,7 @@ _MEANINGS = {
     "mouth_sharpness": "mouth gradient energy, 1 is the recording's",
     "seam_error": "error in a 12-pixel band along head and neck, 8-bit steps",
     "seam_ratio": "that band's error over the inner face's; a seam shows from about 1.3",
+    "seam_contrast_ratio": "that band's error over that of equally contrasted places of the face",
     "person_error": "error on the whole person, 8-bit steps",
     "lmd": "lip landmark distance, pixels",
     "lip_gap_correlation": "lip gap correlation with the recording",
@@ -92,6 +100,12 @@ def held_out(subject: Subject, train_frames: int | None) -> range:
     return range(start, total)
 
 
+def is_its_clip(avatar: Avatar, subject: Subject) -> bool:
+    """Whether the avatar was last trained on this clip; an avatar of unknown origin was."""
+    source = avatar.info.get("source_sha256")
+    return source is None or source == subject.info.source_sha256
+
+
 def evaluate(
     avatar: Avatar,
     subject: Subject,
@@ -99,13 +113,14 @@ def evaluate(
     tracking: Tracking | None = None,
     detect: Callable[[np.ndarray], np.ndarray | None] | None = None,
 ) -> dict[str, Any]:
-    """Score an avatar on the held-out frames of its subject.
+    """Score an avatar on the held-out frames of its subject, or on another clip of its person.
 
     Args:
         avatar: trained on the leading `avatar.info["train_frames"]` frames.
-        subject: the clip it was trained on.
+        subject: the clip it was trained on, or another, all of which is compared.
         output: folder for `evaluation.json` and the contact sheets.
-        tracking: parameters that drive the test frames; default those of the subject.
+        tracking: parameters that drive the test frames; default those of the subject, for another
+            clip what `track_photometrically` makes of them.
         detect: (H, W, 3) uint8 to landmarks (478, 2) in pixels or None; without it the landmark
             metrics are left out.
 
@@ -113,8 +128,13 @@ def evaluate(
         What was written as JSON: "frames" [first, last], "means" by metric and "per_frame".
     """
     output = Path(output)
-    tracking = tracking or subject.tracking
-    frames = held_out(subject, avatar.info.get("train_frames"))
+    if is_its_clip(avatar, subject):
+        tracking = tracking or subject.tracking
+        frames = held_out(subject, avatar.info.get("train_frames"))
+    else:
+        if tracking is None and isinstance(avatar, SplatAvatar):
+            tracking = track_photometrically(subject, avatar)
+        tracking, frames = tracking or subject.tracking, range(len(subject))
     keep = set(frames[:: max(1, len(frames) // _SHEET_FRAMES)][:_SHEET_FRAMES])
     scores, panels = _Scores(), []
     found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -135,6 +155,7 @@ def evaluate(
             panels.append(Panel(index, truth, image, landmarks))
     means = scores.means() | _landmark_scores(found)
     means["seam_ratio"] = _ratio(means["seam_error"], means["face_error"])
+    means["seam_contrast_ratio"] = _ratio(means["seam_error"], means["seam_expected"])
     means |= _generalisation(avatar, subject, tracking, frames.start, means)
     report = {
         "subject": subject.info.source_name,
@@ -187,9 +208,12 @@ def _region_errors(
     image: np.ndarray, truth: np.ndarray, labels: np.ndarray, matte: np.ndarray
 ) -> dict[str, float]:
     render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
+    seam, face = seam_band(labels), face_interior(labels)
+    error = np.abs(render - target).mean(-1) * 255
     return {
-        "seam_error": metrics.region_error(render, target, seam_band(labels)),
-        "face_error": metrics.region_error(render, target, face_interior(labels)),
+        "seam_error": metrics.region_error(render, target, seam),
+        "face_error": metrics.region_error(render, target, face),
+        "seam_expected": error_at_contrast(error, contrast(target), seam, face & ~seam),
         "person_error": metrics.region_error(render, target, matte > 127),
     }
 

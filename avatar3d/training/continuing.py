@@ -35,7 +35,7 @@ def moved_onto(tracking: Tracking, model: HeadModel, avatar: SplatAvatar) -> Tra
     identity = avatar.info.get("identity")
     if avatar.info.get("head_model") != tracking.head_model or identity is None:
         raise UserError(
-            "This avatar cannot be continued, because it has another head model than the new clip "
+            "This avatar cannot take another clip, because it has another head model than the clip "
             "or is from an older version; train it again from its first clip."
         )
     own = model.landmarks_of(model.shaped(tracking.identity).vertices)

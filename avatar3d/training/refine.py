@@ -17,14 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig
+from avatar3d.avatar.state import SplatState
 from avatar3d.geometry import rotation_from_vector
-from avatar3d.kernels import Poses, face_gradients
+from avatar3d.head.library import load_head
+from avatar3d.kernels import Poses, face_gradients, torch_on_one_thread
+from avatar3d.progress import track
 from avatar3d.subject import Subject, Tracking
+from avatar3d.training.config import TrainingConfig
+from avatar3d.training.continuing import moved_onto
 from avatar3d.training.data import region_weights
 from avatar3d.training.schedule import Schedule
 
-__all__ = ["Refiner", "face_parameters"]
+__all__ = ["Refiner", "face_parameters", "track_photometrically"]
 
 # Step sizes: rotation rad, translation m (the depth is seen least), the shoulders' rotation and
 # translation, expression, gaze rad.
@@ -38,6 +44,55 @@ _DEPTH_GAIN = 2.0
 _PULL = 0.02  # per step, of the expression towards the captured one
 _LANES, _SHORTEST = 8, 8  # stretches of the clip that are refined side by side; frames of one
 _FIRST_TIMES = 3  # as many steps where no frame before has told the correction
+_FAR_TIMES = 8  # and with an avatar of another clip, from which poses are farther off
+
+
+def track_photometrically(
+    subject: Subject,
+    avatar: SplatAvatar,
+    tracking: Tracking | None = None,
+    steps: int = TrainingConfig.refine_steps,
+    scale: float = TrainingConfig.refine_scale,
+) -> Tracking:
+    """Another clip of an avatar's person, tracked by rendering the avatar.
+
+    The captured poses are moved onto the avatar's head and refined as training refines those of
+    its own frames, so the result drives the avatar as its training frames did. Its blendshapes
+    stay what they are on average: no frame can hide a colour error in its expression.
+
+    Args:
+        subject: the clip.
+        avatar: of the same person, trained on another clip.
+        tracking: what to start from; default the subject's.
+        steps: per frame; scale: of the pictures that are compared.
+
+    Returns:
+        The tracking of all frames; those that are not valid are only moved.
+
+    Raises:
+        UserError: the avatar has another head model, or is of an older version.
+    """
+    tracking = tracking or subject.tracking
+    tracking = moved_onto(tracking, load_head(tracking.head_model), avatar)
+    parameters = SplatParameters(_average(avatar), avatar.device).requires_grad_(False)
+    rig = SplatRig(avatar.state, avatar.device)
+    refiner = Refiner(subject, tracking, rig, parameters, scale, _FAR_TIMES)
+    rounds = refiner.run(Schedule(TrainingConfig(refine_steps=steps)))
+    with torch_on_one_thread():
+        for _ in track(rounds, "Tracking photometrically", len(_rounds(len(tracking)))):
+            pass
+    return refiner.result()
+
+
+def _average(avatar: SplatAvatar) -> SplatState:
+    """The avatar's state with its blendshapes frozen at the average expression."""
+    state = avatar.state
+    weights = state.limit * np.tanh(state.bias / state.limit)
+    delta = np.asarray(state.basis) @ weights
+    moved = {name: np.array(getattr(state, name)) for name in ("position", "quat", "color")}
+    for name, columns in zip(moved, (slice(0, 3), slice(3, 7), slice(7, 10)), strict=True):
+        moved[name][: len(delta)] += delta[:, columns]
+    return replace(state, **moved)
 
 
 def face_parameters(

@@ -125,6 +125,14 @@ def test_only_frames_after_training_are_compared(subject, tmp_path):
         held_out(subject, FRAMES)
 
 
+def test_another_clip_is_compared_as_a_whole(subject, tmp_path):
+    avatar = Impostor(subject, lambda frame: frame)
+    avatar.info["source_sha256"] = "of another clip"
+    assert evaluate(avatar, subject, tmp_path / "out")["frames"] == [0, FRAMES - 1]
+    avatar.info["source_sha256"] = subject.info.source_sha256
+    assert evaluate(avatar, subject, tmp_path / "out")["frames"] == [20, FRAMES - 1]
+
+
 def test_an_error_at_the_mouth_is_seen_there(subject, tmp_path):
     box = mouth_box(subject.tracking.landmarks_fit[0], WIDTH, HEIGHT)
 

@@ -99,5 +99,5 @@ def test_an_avatar_of_an_older_version_is_one_sentence(
 ):
     avatar = load(first)
     del avatar.info["identity"]
-    with pytest.raises(UserError, match="cannot be continued"):
+    with pytest.raises(UserError, match="cannot take another clip"):
         moved_onto(tiny_subject.tracking, HeadModel.load(tiny_head_file), avatar)

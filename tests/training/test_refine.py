@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from avatar3d.avatar import SplatState
+from avatar3d.avatar import SplatAvatar, SplatState
 from avatar3d.avatar.deform import SplatParameters, SplatRig
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training import TrainingConfig, refine
-from avatar3d.training.refine import Refiner
+from avatar3d.training.refine import Refiner, track_photometrically
 from avatar3d.training.schedule import Schedule
 
 
@@ -74,3 +74,26 @@ def test_pictures_shrink_to_the_means_of_their_pixels(size: tuple[int, int]):
     planar = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
     truth = interpolate(planar, size=size, mode="area")[0].permute(1, 2, 0).numpy()
     assert np.allclose(refine._shrunk(image, *size).numpy(), truth, atol=1e-6)
+
+
+def test_an_avatar_finds_its_person_in_another_clip(
+    tiny_subject: Subject, small_state: SplatState, spoilt: Tracking
+):
+    """Its blendshapes, which differ with the expression, count as they are on average."""
+    small_state.basis[:, 7:] = 0.2
+    small_state.bias[:] = 0.3
+    average = refine._average(SplatAvatar(small_state, None, None, None))  # type: ignore[arg-type]
+    weights = small_state.limit * np.tanh(0.3 / small_state.limit)
+    brighter = 0.2 * weights * len(small_state.bias)
+    shown = average.color[: len(small_state.basis)] - small_state.color[: len(small_state.basis)]
+    assert np.allclose(shown, brighter, atol=1e-5)
+
+    small_state.color[:] -= brighter  # as the recording shows the person
+    motion = tiny_subject.tracking.motion(25)
+    identity = tiny_subject.tracking.identity.tolist()
+    info = {"head_model": tiny_subject.tracking.head_model, "identity": identity}
+    avatar = SplatAvatar(small_state, tiny_subject.background, motion, None, info)
+    found = track_photometrically(tiny_subject, avatar, spoilt, steps=8, scale=1.0)
+    errors = np.abs(found.T_camera_head - tiny_subject.tracking.T_camera_head)[:, 0, 3]
+    assert np.delete(errors, 5).max() < 0.0005
+    assert errors[5] == pytest.approx(0.002)
