@@ -46,6 +46,7 @@ INGREDIENTS = {
     "photometric tracking": ["refine_steps=0"],
     "blendshapes": ["basis=0"],
     "SSIM": ["ssim_weight=0"],
+    "detail": ["detail_weight=0"],
     "mouth and eye weights": ["mouth_weight=1", "eye_weight=1"],
     "random background": ["random_background=0"],
     "colour limits": ["limit_colors=false"],

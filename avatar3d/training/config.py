@@ -35,6 +35,9 @@ class TrainingConfig:
     """At most this many frames, evenly spread, are trained on."""
     ssim_weight: float = 0.2
     """Weight of (1 - SSIM) against L1."""
+    detail_weight: float = 4.0
+    """Weight of the difference in fine detail of the head, in proportion to its strength; keeps
+    the face from being as blurred as it is placed."""
     mouth_weight: float = 3.0
     """Weight of pixels around the mouth in the loss."""
     eye_weight: float = 2.0

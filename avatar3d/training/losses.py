@@ -10,6 +10,7 @@ from avatar3d.avatar.deform import FaceParameters, SplatParameters
 from avatar3d.geometry import Camera
 from avatar3d.kernels import l1_ssim_loss
 from avatar3d.training.config import TrainingConfig
+from avatar3d.training.detail import detail_difference
 from avatar3d.training.priors import Priors
 
 __all__ = ["Draw", "Losses", "Sample"]
@@ -28,6 +29,7 @@ class Sample:
         matte: (H, W) in [0, 1]; None where no term asks for it.
         weight: (H, W) of the pixels.
         before: the frame before; None where no term asks for it or there is none.
+        region: rows and columns of the head; None where no term asks for it or it is too small.
     """
 
     face: FaceParameters
@@ -37,12 +39,14 @@ class Sample:
     weight: Tensor
     matte: Tensor | None = None
     before: "Sample | None" = None
+    region: tuple[slice, slice] | None = None
 
 
 class Losses:
     """The terms, weighted, by name:
 
     picture: `ssim_weight` (1 - SSIM) + (1 - `ssim_weight`) L1, pixels weighed by region.
+    detail: `detail_difference` in the head's region, less where pixels weigh more.
     matte: L1 of the alpha against the matte.
     temporal: L1 of the change since the frame before against the recording's.
     priors: see `Priors`.
@@ -57,6 +61,9 @@ class Losses:
         config = self.config
         image, alpha = draw(sample)
         terms = {"picture": self._picture(image, sample)}
+        if sample.region is not None:
+            detail = detail_difference(image, sample.image, sample.region, sample.weight)
+            terms["detail"] = config.detail_weight * detail
         if sample.matte is not None:
             terms["matte"] = config.matte_weight * (alpha - sample.matte).abs().mean()
         if sample.before is not None:
