@@ -79,7 +79,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class PreviewClip:
-    """A short stretch of the clip, frames (H, 2 W, 3) uint8 beside their renders.
+    """A short stretch of the clip, frames (H / 2, W, 3) uint8 beside their renders.
 
     `pictures` renders them when it is called, which must be before the next event is asked for.
     """

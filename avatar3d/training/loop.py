@@ -31,7 +31,6 @@ from avatar3d.training.data import (
     select_frames,
     train_count,
 )
-from avatar3d.training.detail import face_region
 from avatar3d.training.events import (
     Checkpointed,
     Done,
@@ -209,8 +208,6 @@ class SplatTraining:
             self._weight,
         ).to(self.device)
         sample = Sample(self._face(frame), camera, image, background, weight)
-        if config.detail_weight and self.phase == "final":
-            sample.region = face_region(landmarks, camera.height, camera.width)
         if config.matte_weight:
             sample.matte = self.store.matte(frame)
         if config.temporal_weight and not flat and frame - 1 in self.store.row:
@@ -318,12 +315,12 @@ class SplatTraining:
 
     @torch.no_grad()
     def _clip(self) -> Iterator[np.ndarray]:
-        """Frames beside their renders, for as long as a preview lasts."""
+        """Frames beside their renders at half the size, for as long as a preview lasts."""
         for frame in self.frames[: round(_CLIP_SECONDS * self.subject.fps)]:
             sample = self._sample(int(frame), flat=False)
             with self.average.shown():
                 pair = torch.cat([sample.image, self._draw(sample)[0]], 1)
-            yield encode_pixels(pair).cpu().numpy()
+            yield encode_pixels(pair[::2, ::2].contiguous()).cpu().numpy()
 
     def avatar(self) -> SplatAvatar:
         """The avatar as it is now."""

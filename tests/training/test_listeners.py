@@ -41,7 +41,8 @@ def test_the_run_folder_shows_what_happened(tiny_subject: Subject, tmp_path: Pat
     assert (run / "preview.jpg").is_file()
     assert list((run / "tensorboard").iterdir())
     clip = probe(run / "preview.mp4")
-    assert (clip.width, clip.height) == (2 * tiny_subject.info.width, tiny_subject.info.height)
+    size = tiny_subject.info.width, tiny_subject.info.height // 2
+    assert (clip.width, clip.height) == size
     page = _Page((run / "report.html").read_text())
     assert len(page.sources) == 5
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
