@@ -199,8 +199,9 @@ class SplatTraining:
             image = self.store.on_flat(frame, background)
         else:
             image, background = self.store.image(frame), self.store.background
+        landmarks = self.tracking.landmarks_fit[frame]
         weight = region_weights(
-            self.tracking.landmarks_fit[frame],
+            landmarks,
             camera.height,
             camera.width,
             config.mouth_weight,
