@@ -31,6 +31,7 @@ from avatar3d.training.data import (
     select_frames,
     train_count,
 )
+from avatar3d.training.detail import face_region
 from avatar3d.training.events import (
     Checkpointed,
     Done,
@@ -209,6 +210,8 @@ class SplatTraining:
             self._weight,
         ).to(self.device)
         sample = Sample(self._face(frame), camera, image, background, weight)
+        if config.detail_weight and self.phase == "final":
+            sample.region = face_region(landmarks, camera.height, camera.width)
         if config.matte_weight:
             sample.matte = self.store.matte(frame)
         if config.temporal_weight and not flat and frame - 1 in self.store.row:
