@@ -14,7 +14,7 @@ from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.audio.mel import mel_filters, mel_power
 from avatar3d.errors import UserError
 
-__all__ = ["available", "speech_embedding", "tap"]
+__all__ = ["available", "speech_embedding", "tap", "with_output"]
 
 COLUMNS = 72 * 4 + 96 * 2
 _LAYERS = ("model/max_pooling2d_2/MaxPool:0", "model/max_pooling2d_3/MaxPool:0")
@@ -72,10 +72,16 @@ def tap(model: bytes) -> bytes:
     has only outputs and inputs adds those, without parsing the model or the package `onnx`. An
     initialiser that is also listed as an input may be overridden by the caller.
     """
-    outputs = b"".join(_message(12, _value_info(name, _FLOAT)) for name in _LAYERS)
+    for name in _LAYERS:
+        model = with_output(model, name)
     shape = _message(2, _message(1, b"\x08\x04"))  # TensorShapeProto: one dimension of length 4
     inputs = _message(11, _value_info(_INPUT_SHAPE, _INT64, shape))
-    return model + _message(7, outputs + inputs)
+    return model + _message(7, inputs)
+
+
+def with_output(model: bytes, name: str) -> bytes:
+    """The model with one of its inner float tensors among its outputs, after those it has."""
+    return model + _message(7, _message(12, _value_info(name, _FLOAT)))
 
 
 def _mel(samples: np.ndarray) -> np.ndarray:
