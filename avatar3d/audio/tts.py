@@ -1,6 +1,7 @@
 """Text to speech with the times of its phonemes, by eSpeak NG (about 100 languages, offline)."""
 
 import ctypes
+import difflib
 import threading
 from functools import lru_cache
 from math import gcd
@@ -11,14 +12,20 @@ import numpy as np
 from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.errors import UserError
 
-__all__ = ["Phoneme", "Speech", "languages", "speak", "voices"]
+__all__ = [
+    "Phoneme", "Speech", "checked_request", "ipa_clauses", "languages", "speak", "voices",
+]  # fmt: skip
 
 _MAX_CHARACTERS = 100_000
 _WORDS_PER_MINUTE = 165
 _LONGEST_CLOSURE = 0.12  # seconds
+_OTHER_CODES = {"zh": "cmn", "chinese": "cmn", "mandarin": "cmn", "jp": "ja", "cn": "cmn",
+                "kr": "ko", "gr": "el", "cz": "cs", "dk": "da", "se": "sv"}  # fmt: skip
 
 # Constants and structures of eSpeak NG's speak_lib.h.
 _SYNCHRONOUS, _EVENTS_IPA, _DO_NOT_EXIT = 2, 0x0003, 0x8000
+_AS_IPA = 2
+_MARKS = str.maketrans("\u3002\uff0c\u3001\uff01\uff1f\uff1b\uff1a\u0964\u061f", ".,,!?;:.?")
 _UTF8, _END_PAUSE, _RATE = 1, 0x1000, 1
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
 
@@ -62,12 +69,7 @@ def speak(text: str, language: str = "en", voice: str | None = None, speed: floa
     Raises:
         UserError: nothing to say, an unknown language or voice, or eSpeak NG is not installed.
     """
-    if not text.strip() or len(text) > _MAX_CHARACTERS:
-        raise UserError(
-            f"The text to speak must have 1 to {_MAX_CHARACTERS} characters, got {len(text)}."
-        )
-    if not 0.5 <= speed <= 2.5:
-        raise UserError(f"The speaking speed must be within 0.5 to 2.5, got {speed}.")
+    checked_request(text, speed)
     name = _voice_name(language, voice)
     with _lock:
         library, rate = _library()
@@ -80,14 +82,58 @@ def speak(text: str, language: str = "en", voice: str | None = None, speed: floa
     return Speech(samples, rate, _phonemes(samples, rate, starts))
 
 
+def checked_request(text: str, speed: float) -> None:
+    """Raise a UserError where there is nothing to say, too much, or at no human pace."""
+    if not text.strip() or len(text) > _MAX_CHARACTERS:
+        raise UserError(
+            f"The text to speak must have 1 to {_MAX_CHARACTERS} characters, got {len(text)}."
+        )
+    if not 0.5 <= speed <= 2.5:
+        raise UserError(f"The speaking speed must be within 0.5 to 2.5, got {speed}.")
+
+
+def ipa_clauses(text: str, language: str = "en") -> list[tuple[str, str]]:
+    """How a text sounds: (IPA of a clause, the punctuation mark that ends it or "").
+
+    Raises:
+        UserError: an unknown language, or eSpeak NG is not installed.
+    """
+    name = _voice_name(language, None)
+    encoded = text.replace("\0", " ").encode()
+    buffer = ctypes.create_string_buffer(encoded)
+    address = ctypes.addressof(buffer)
+    position = ctypes.c_void_p(address)
+    clauses = []
+    with _lock:
+        library, _ = _library()
+        if library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise UserError(f"eSpeak NG cannot load the voice {name!r}; choose another one.")
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        before = 0
+        while position.value:
+            ipa = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _AS_IPA)
+            after = position.value - address if position.value else len(encoded)
+            if after <= before and position.value:
+                break
+            # eSpeak NG has looked a little beyond the mark by then.
+            read = encoded[before:after].decode("utf-8", "ignore").translate(_MARKS)
+            mark = next((c for c in reversed(read[-4:]) if c in ",.:;?!"), "")
+            clauses.append(((ipa or b"").decode("utf-8", "ignore"), mark))
+            before = after
+    return [clause for clause in clauses if clause[0].strip()]
+
+
 def languages() -> dict[str, str]:
     """Language codes and their English names, e.g. {"de": "German", ...}."""
-    return dict(sorted(_list_voices(None)))
+    best: dict[str, tuple[int, str]] = {}
+    for code, name, _, place in _list_voices(None):
+        best[code] = min(best.get(code, (place, name)), (place, name))
+    return {code: best[code][1] for code in sorted(best)}
 
 
 def voices() -> list[str]:
     """Names that `speak` takes as `voice`, in any language."""
-    return sorted(name for _, name in _list_voices(b"variant"))
+    return sorted(name for _, name, _, _ in _list_voices(b"variant"))
 
 
 class _Id(ctypes.Union):
@@ -211,26 +257,56 @@ def _voice_name(language: str, voice: str | None) -> str:
     known = languages()
     if language not in known:
         raise UserError(
-            f"eSpeak NG has no language {language!r}; it has {len(known)}, among them "
+            f"eSpeak NG has no language {language!r}{_meant(language, known)}; it has "
+            f"{len(known)}, among them "
             f"{_some(known, ('ar', 'cmn', 'de', 'en', 'es', 'fr', 'hi', 'ja', 'pt', 'ru'))}."
         )
+    file = _identifier(language)
     if voice is None:
-        return language
+        return file
     if voice not in voices():
+        close = difflib.get_close_matches(voice, [*voices(), "natural"], 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UserError(
-            f"eSpeak NG has no voice {voice!r}; it has {_some(voices(), ('f2', 'm3', 'Annie'))} "
-            "and others."
+            f"eSpeak NG has no voice {voice!r}{hint}; it has "
+            f"{_some(voices(), ('f2', 'm3', 'Annie'))} and others, and `natural` or a Piper voice "
+            "file (.onnx) gives a neural one."
         )
-    return f"{language}+{voice}"
+    return f"{file}+{voice}"
+
+
+def _meant(language: str, known: dict[str, str]) -> str:
+    """A hint at the code for a wrong one, or for a language's name: "german", "zh", "en_GB"."""
+    wanted = language.lower().replace("_", "-")
+    names = {name.lower(): code for code, name in reversed(known.items())}
+    code = _OTHER_CODES.get(wanted.split("-")[0])
+    if code is None and wanted in known:
+        code = wanted
+    if code is None:
+        close = difflib.get_close_matches(wanted, names, 1, 0.75)
+        codes = difflib.get_close_matches(wanted, known, 1, 0.6)
+        code = names[close[0]] if close else next(iter(codes), None)
+    return f" (did you mean {code!r}?)" if code else ""
 
 
 def _some(names: Any, favourites: tuple[str, ...]) -> str:
     return ", ".join([name for name in favourites if name in names] or sorted(names)[:8])
 
 
+def _identifier(language: str) -> str:
+    """The voice file of a language code, such as "gmw/en"; codes themselves do not always load."""
+
+    def rank(voice: tuple[str, str, str, int]) -> tuple[bool, int]:
+        _, _, identifier, place = voice
+        return identifier.rpartition("/")[2].lower() != language, place
+
+    return min((voice for voice in _list_voices(None) if voice[0] == language), key=rank)[2]
+
+
 @lru_cache(maxsize=2)
-def _list_voices(kind: bytes | None) -> list[tuple[str, str]]:
-    """(language code or "variant", name) of all installed voices of that kind."""
+def _list_voices(kind: bytes | None) -> list[tuple[str, str, str, int]]:
+    """(language code or "variant", name, voice file, place of the code among the voice's codes) of
+    all installed voices of that kind."""
     with _lock:
         library, _ = _library()
         wanted = None
@@ -242,7 +318,8 @@ def _list_voices(kind: bytes | None) -> list[tuple[str, str]]:
             entry = listed[index].contents
             identifier = entry.identifier.decode()
             name = identifier.rpartition("/")[2] if kind else entry.name.decode()
-            found += [(code, name) for code in _codes(entry.languages)]
+            codes = enumerate(_codes(entry.languages))
+            found += [(code, name, identifier, place) for place, code in codes]
             index += 1
     return found
 

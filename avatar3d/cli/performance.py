@@ -89,9 +89,9 @@ def _performed(
         yield _speech(avatar, samples, config), wish.audio
     elif wish.text is not None:
         from avatar3d.audio import save_wav
-        from avatar3d.audio.tts import speak
+        from avatar3d.audio.voices import say_text
 
-        spoken_text = speak(wish.text, wish.language, wish.voice, wish.speed)
+        spoken_text = say_text(wish.text, wish.language, wish.voice, wish.speed)
         with tempfile.TemporaryDirectory(prefix="avatar3d-") as folder:
             file = Path(folder) / "speech.wav"
             save_wav(file, spoken_text.samples, spoken_text.rate)
