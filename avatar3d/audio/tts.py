@@ -19,6 +19,8 @@ __all__ = [
 _MAX_CHARACTERS = 100_000
 _WORDS_PER_MINUTE = 165
 _LONGEST_CLOSURE = 0.12  # seconds
+_STRESS_MARKS = "\u02c8\u02cc"
+_PLOSIVES = "pbtdkɡgcɟqɢʔʈɖɓɗʄɠʛʦʣʧʤ"  # noqa: RUF001 (IPA; affricates begin with one)
 _OTHER_CODES = {"zh": "cmn", "chinese": "cmn", "mandarin": "cmn", "jp": "ja", "cn": "cmn",
                 "kr": "ko", "gr": "el", "cz": "cs", "dk": "da", "se": "sv"}  # fmt: skip
 
@@ -233,13 +235,17 @@ def _phonemes(samples: np.ndarray, rate: int, starts: list[tuple[str, int]]) -> 
 
     eSpeak marks a plosive at its burst and counts the silent closure before it, during which the
     lips or tongue are shut, to the sound before. The closure is silent in the samples, so a
-    phoneme that follows silence is moved back to where the silence began.
+    plosive that follows silence is moved back to where the silence began, and so is a pause. The
+    silence before any other sound is a pause and none of its own.
     """
     marks = [mark for mark in starts if not mark[0].startswith("(")]  # "(en)": language switch
     ends = [start for _, start in marks[1:]] + [len(samples)]
     sounding = np.flatnonzero(np.abs(samples) > 0.004)
     begins: list[int] = []
-    for _, start in marks:
+    for name, start in marks:
+        if name and name.lstrip(_STRESS_MARKS)[:1] not in _PLOSIVES:
+            begins.append(max(begins[-1] if begins else 0, start))
+            continue
         earliest = max(begins[-1] if begins else 0, start - round(_LONGEST_CLOSURE * rate))
         before = sounding[: np.searchsorted(sounding, start)]
         heard = int(before[-1]) + 1 if len(before) else 0

@@ -47,6 +47,20 @@ def test_phoneme_times_match_the_sound(language: str) -> None:
     assert rms(speech, last + 0.05, len(speech.samples) / speech.rate) < 0.02
 
 
+def test_no_sound_begins_in_the_silence_before_it() -> None:
+    """A vowel after a pause starts when it is heard; only plosives start with silence."""
+    speech = speak("Yes, and no, everybody, I am.")
+    quiet = [
+        p.ipa
+        for p in speech.phonemes
+        if p.ipa.lstrip("ˈˌ")[:1] not in "pbtdkɡ" and rms(speech, p.start, p.start + 0.03) < 0.002  # noqa: RUF001
+    ]
+    assert not quiet
+    assert max(
+        b.start - a.end for a, b in zip(speech.phonemes, speech.phonemes[1:], strict=False)
+    ) > 0.1  # fmt: skip
+
+
 def test_rate_for_features_keeps_duration() -> None:
     speech = speak("Good morning.")
     duration = len(speech.samples) / speech.rate
