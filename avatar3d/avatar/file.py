@@ -32,6 +32,7 @@ from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
 from avatar3d.motion.motion import Motion
+from avatar3d.progress import say
 
 __all__ = ["load", "save"]
 
@@ -144,7 +145,14 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
     if "driver.safetensors" in members:
         from avatar3d.motion.audio_driver import AudioDriver
 
-        driver = AudioDriver.from_arrays(load_tensors(members["driver.safetensors"]))
+        arrays = load_tensors(members["driver.safetensors"])
+        if "lead" in arrays:
+            driver = AudioDriver.from_arrays(arrays)
+        else:
+            say(
+                "The audio driver in this avatar is that of an earlier version and is left out: "
+                "the mouth will follow the universal one, until you train it again."
+            )
     background = None
     if "background.png" in members:
         background = _from_png(members["background.png"], tuple(state.size[::-1]))

@@ -22,6 +22,7 @@ from avatar3d.kernels import draw_faces, encode_pixels, torch_on_one_thread
 from avatar3d.motion.motion import Motion
 
 if TYPE_CHECKING:
+    from avatar3d.avatar.gamut import Gamut
     from avatar3d.motion.audio_driver import AudioDriver
 
 __all__ = ["SplatAvatar"]
@@ -34,7 +35,8 @@ class SplatAvatar:
     """A trained head of Gaussians; see `Avatar` for the attributes and `SplatState` for `state`.
 
     `driver` turns speech into this person's mouth motion; None when the clip had no speech.
-    `device` is where pictures are drawn; see `to`.
+    `device` is where pictures are drawn; see `to`. `gamut` bounds the colours that further
+    training may give the Gaussians; None does not.
     """
 
     state: SplatState
@@ -43,6 +45,7 @@ class SplatAvatar:
     driver: "AudioDriver | None"
     info: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    gamut: "Gamut | None" = None
 
     def to(self, device: str) -> "SplatAvatar":
         """The same avatar, drawn on another device. Pictures come back as arrays all the same."""

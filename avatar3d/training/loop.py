@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.kernels import encode_pixels, torch_on_one_thread
 from avatar3d.kernels.device import pick_device
-from avatar3d.subject import Subject, Tracking
+from avatar3d.subject import Subject
 from avatar3d.training import checkpoint
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.continuing import Rehearsal, moved_onto, widened
@@ -56,6 +56,7 @@ from avatar3d.training.optimize import (
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
 from avatar3d.training.schedule import CHECK_EVERY, Schedule
+from avatar3d.training.snapshot import Snapshot
 
 __all__ = ["SplatTraining"]
 
@@ -338,6 +339,7 @@ class SplatTraining:
             background=self.subject.background,
             idle_motion=motion.slice(0, min(len(motion), round(_IDLE_SECONDS * motion.fps))),
             driver=None,
+            gamut=self.limits.gamut if self.config.limit_colors else None,
             info={
                 "name": self.subject.folder.name,
                 "source_sha256": self.subject.info.source_sha256,
@@ -364,7 +366,8 @@ class SplatTraining:
         found = checkpoint.latest(self.run)
         if found is None:
             if self.start is not None:
-                self.limits = ColorLimits(Gamut.unlimited(len(self.start.state)), self.device)
+                gamut = self.start.gamut or Gamut.unlimited(len(self.start.state))
+                self.limits = ColorLimits(gamut, self.device)
                 self._set_state(replace(self.start.state))
             else:
                 amounts = self.config.gaussians, self.config.basis
@@ -378,69 +381,39 @@ class SplatTraining:
             self.optimizer = SplatAdamW(self.parameters)
             return
         header, tensors = found
-        extra = header["extra"]
-        self.phase, self.iteration = extra["phase"], extra["iteration"]
-        refined = self._with_refined(tensors)
+        snapshot = Snapshot.read(header["extra"], tensors, self.tracking)
+        self.phase, self.iteration = snapshot.phase, snapshot.iteration
         if self.phase == "final":
-            self.tracking = refined
-        state_arrays = {
-            name.removeprefix("state."): value.numpy()
-            for name, value in tensors.items()
-            if name.startswith("state.")
-        }
-        gamut = Gamut(*(tensors[f"gamut.{f.name}"].numpy() for f in fields(Gamut)))
-        self.limits = ColorLimits(gamut, self.device)
-        self._set_state(SplatState(**state_arrays))
-        for name in SplatParameters.NAMES:
-            getattr(self.parameters, name).data.copy_(tensors[f"parameters.{name}"])
+            self.tracking = snapshot.tracking
+        self.limits = ColorLimits(snapshot.gamut, self.device)
+        self._set_state(snapshot.state)
+        for name, value in snapshot.parameters.items():
+            getattr(self.parameters, name).data.copy_(value)
         self.optimizer = SplatAdamW(self.parameters)
         checkpoint.restore(header, tensors, self.optimizer, self.rng)
-        self.order = tensors["order"].numpy()
-        self.schedule.restore(extra["schedule"])
-        means = {name: tensors[f"average.{name}"] for name in SplatParameters.NAMES}
-        self.average.restore(means, extra["averaged"])
-        if self.phase == "refine" and "tracking.corrections" in tensors:
-            self._make_refiner().adopt(refined, tensors["tracking.corrections"].numpy())
-
-    def _with_refined(self, tensors: dict[str, Tensor]) -> Tracking:
-        weights = tensors["tracking.weights"].numpy()
-        return replace(
-            self.tracking,
-            T_camera_head=tensors["tracking.head"].numpy(),
-            T_camera_torso=tensors["tracking.torso"].numpy(),
-            expression=weights[:, :52],
-            residual=weights[:, 52:],
-            gaze=tensors["tracking.gaze"].numpy(),
-        )
+        self.order = snapshot.order
+        self.schedule.restore(snapshot.schedule)
+        self.average.restore(snapshot.average, snapshot.averaged)
+        if self.phase == "refine" and snapshot.corrections is not None:
+            self._make_refiner().adopt(snapshot.tracking, snapshot.corrections)
 
     def _save(self) -> Checkpointed:
-        tracking = self.refiner.result() if self.refiner is not None else self.tracking
-        tensors = {f"parameters.{n}": getattr(self.parameters, n) for n in SplatParameters.NAMES}
-        tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
-        tensors |= {
-            f"state.{f.name}": torch.as_tensor(np.array(getattr(self.state, f.name), order="C"))
-            for f in fields(SplatState)
-        }
-        gamut = self.limits.gamut
-        tensors |= {
-            f"gamut.{f.name}": torch.as_tensor(getattr(gamut, f.name)) for f in fields(Gamut)
-        }
-        if self.refiner is not None:
-            tensors["tracking.corrections"] = torch.as_tensor(self.refiner.corrections)
-        tensors |= {
-            "order": torch.as_tensor(self.order.copy()),
-            "tracking.head": torch.as_tensor(tracking.T_camera_head),
-            "tracking.torso": torch.as_tensor(tracking.T_camera_torso),
-            "tracking.weights": torch.as_tensor(tracking.weights),
-            "tracking.gaze": torch.as_tensor(tracking.gaze),
-        }
+        refiner = self.refiner
+        snapshot = Snapshot(
+            phase=self.phase,
+            iteration=self.iteration,
+            tracking=self.tracking if refiner is None else refiner.result(),
+            state=self.state,
+            gamut=self.limits.gamut,
+            parameters={name: getattr(self.parameters, name) for name in SplatParameters.NAMES},
+            average=self.average.values,
+            averaged=self.average.count,
+            order=self.order,
+            schedule=self.schedule.state(),
+            corrections=None if refiner is None else refiner.corrections,
+        )
         step = _PHASES.index(self.phase) * 10_000_000 + self.iteration
-        extra: dict[str, Any] = {
-            "phase": self.phase,
-            "iteration": self.iteration,
-            "averaged": self.average.count,
-            "schedule": self.schedule.state(),
-        }
+        tensors, extra = snapshot.tensors(), snapshot.described()
         path = checkpoint.save(self.run, step, tensors, self.optimizer, self.rng, extra)
         self._last_save = time.monotonic()
         return Checkpointed(path)

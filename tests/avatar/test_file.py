@@ -4,7 +4,7 @@ import hashlib
 import json
 import tracemalloc
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save as save_tensors
 
 from avatar3d.avatar import SplatAvatar, SplatState, load
+from avatar3d.avatar.gamut import Gamut
 from avatar3d.errors import UserError
 from avatar3d.motion import Motion
 
@@ -44,6 +45,25 @@ def test_round_trip_renders_the_same_picture(avatar: SplatAvatar, tmp_path: Path
     np.testing.assert_allclose(
         again.idle_motion.expression, avatar.idle_motion.expression, atol=1e-4
     )
+
+
+def test_limits_of_colours_are_kept_and_never_tighter(avatar: SplatAvatar, tmp_path: Path) -> None:
+    rng, count = np.random.default_rng(1), len(avatar.state)
+    low, high = np.sort(rng.uniform(-1, 1, (2, count, 3)), axis=0)
+    steady = rng.random(count) < 0.5
+    replace(avatar, gamut=Gamut(low, high, steady)).save(tmp_path / "a.a3d")
+    kept = load(tmp_path / "a.a3d").gamut
+    assert kept is not None
+    for loss in (low - kept.low, kept.high - high):
+        assert (loss > -1e-9).all()
+        assert (loss < 1 / 127).all()
+    np.testing.assert_array_equal(kept.steady, steady)
+    avatar.save(tmp_path / "b.a3d")
+    assert load(tmp_path / "b.a3d").gamut is None
+    fewer = Gamut(low[1:], high[1:], steady[1:])
+    replace(avatar, gamut=fewer).save(tmp_path / "c.a3d")
+    with pytest.raises(UserError, match="not a readable avatar file"):
+        load(tmp_path / "c.a3d")
 
 
 def test_every_member_is_checked(avatar: SplatAvatar, tmp_path: Path) -> None:

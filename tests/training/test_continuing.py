@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from avatar3d.avatar import load
+from avatar3d.avatar.gamut import Gamut
+from avatar3d.avatar.opponent import to_opponent
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.subject import Subject
@@ -46,6 +48,22 @@ def test_a_second_clip_improves_the_avatar(tiny_subject: Subject, first: Path, t
     assert after.info["earlier"] == [
         {name: before.info[name] for name in ("name", "source_sha256", "consent")}
     ]
+
+
+def test_what_a_colour_may_become_is_remembered(tiny_subject: Subject, first: Path, tmp_path: Path):
+    """Limits to greens, which the clip does not show, hold for the second training too."""
+    avatar = load(first)
+    assert avatar.gamut is not None
+    count = len(avatar.state)
+    low, high = np.tile([-1.0, 0.5, -1.0], (count, 1)), np.tile([-0.4, 1.0, -0.4], (count, 1))
+    steady = np.arange(count) < len(avatar.state.basis)
+    replace(avatar, gamut=Gamut(low, high, steady)).save(first)
+    train(tiny_subject, tmp_path / "second.a3d", SMALL, continue_from=first)
+    after = load(tmp_path / "second.a3d")
+    tint = to_opponent(after.state.color)
+    assert tint[:, 0].max() < -0.38
+    assert tint[:, 1].min() > 0.48
+    assert np.abs(after.state.basis[:, 7:]).max() == 0
 
 
 def test_poses_move_to_the_head_that_the_avatar_has(

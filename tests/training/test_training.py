@@ -58,8 +58,8 @@ def _run(subject: Subject, head: HeadModel, run: Path, stop_after: int | None = 
 
 def test_training_lowers_the_loss(tiny_subject: Subject, tiny_head_file: Path, tmp_path: Path):
     _, events = _run(tiny_subject, HeadModel.load(tiny_head_file), tmp_path / "run")
-    losses = [event.loss for event in events if isinstance(event, Step)]
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    losses = [event.terms["picture"] for event in events if isinstance(event, Step)]
+    assert np.median(losses[-10:]) < 0.7 * np.median(losses[:10])  # a few are on flat colours
     assert isinstance(events[-1], Done)
 
 
