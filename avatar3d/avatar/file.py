@@ -5,6 +5,7 @@ Members:
     splats.safetensors  the SplatState, packed as `avatar3d.avatar.packing` says
     motion.safetensors  the idle motion, packed likewise
     driver.safetensors  the audio driver, when there is one
+    gamut.safetensors   the colours that further training may use, in 127ths, when they are limited
     background.png      the empty plate, when there is one
     preview.png         a small picture of the avatar
 
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from avatar3d.avatar.gamut import Gamut
 from avatar3d.avatar.packing import pack, unpack
 from avatar3d.avatar.splat import SplatAvatar
 from avatar3d.avatar.state import SplatState
@@ -54,6 +56,8 @@ def save(avatar: SplatAvatar, path: str | Path) -> None:
     }
     if avatar.driver is not None:
         members["driver.safetensors"] = save_tensors(avatar.driver.arrays())
+    if avatar.gamut is not None:
+        members["gamut.safetensors"] = save_tensors(_gamut_arrays(avatar.gamut))
     if avatar.background is not None:
         members["background.png"] = _png(avatar.background)
     manifest = {
@@ -159,7 +163,28 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
     info = manifest["info"]
     if not isinstance(info, dict):
         raise ValueError("its info is not a table")
-    return SplatAvatar(state, background, motion, driver, info)
+    gamut = None
+    if "gamut.safetensors" in members:
+        gamut = _unpacked_gamut(load_tensors(members["gamut.safetensors"]), len(state))
+    return SplatAvatar(state, background, motion, driver, info, gamut=gamut)
+
+
+def _gamut_arrays(gamut: Gamut) -> dict[str, np.ndarray]:
+    """In steps of 1/127, rounded outwards so that no limit becomes tighter."""
+    low, high = (np.clip(bound, -1, 1) * 127 for bound in (gamut.low, gamut.high))
+    return {
+        "low": np.floor(low).astype(np.int8),
+        "high": np.ceil(high).astype(np.int8),
+        "steady": gamut.steady.astype(np.uint8),
+    }
+
+
+def _unpacked_gamut(arrays: dict[str, np.ndarray], count: int) -> Gamut:
+    low, high = (arrays[name].astype(np.float64) / 127 for name in ("low", "high"))
+    steady = arrays["steady"] != 0
+    if low.shape != (count, 3) or high.shape != (count, 3) or steady.shape != (count,):
+        raise ValueError("its limits of colours do not fit its Gaussians")
+    return Gamut(low, high, steady)
 
 
 def _state_arrays(state: SplatState) -> dict[str, np.ndarray]:
