@@ -19,6 +19,7 @@ from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.io.atomic import atomic_write
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.paths import head_angles, head_rotations
+from avatar3d.progress import say
 
 __all__ = ["HEADER", "read_livelink", "write_livelink"]
 
@@ -75,9 +76,10 @@ def write_livelink(motion: Motion, path: str | Path) -> None:
 def read_livelink(path: str | Path) -> Motion:
     """Read a recording of the app, or what `write_livelink` wrote.
 
-    The frame rate is that of the timecodes; dropped frames are filled by interpolation. Some
-    versions of the app give the angles in the opposite sense: where the eyes' angles contradict the
-    eyeLook weights of the same recording, they are turned round.
+    Columns that are missing count as 0, and it is said which. The frame rate is that of the
+    timecodes; dropped frames are filled by interpolation. Some versions of the app give the angles
+    in the opposite sense: where the eyes' angles contradict the eyeLook weights of the same
+    recording, they are turned round.
 
     Raises:
         UserError: missing, or not such a file; names the line.
@@ -89,6 +91,11 @@ def read_livelink(path: str | Path) -> Motion:
             f"{path} has none of the 52 ARKit columns (EyeBlinkLeft, JawOpen, ...); give a CSV "
             "recorded by Live Link Face."
         )
+    absent = [name[0].upper() + name[1:] for name in ARKIT_52 if name not in present]
+    absent += [name for name in _ANGLES if name.lower() not in names]
+    if absent:
+        more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+        say(f"{path} lacks the columns {', '.join(absent[:4])}{more}; they are taken as 0.")
     weights = np.zeros((len(table), len(ARKIT_52)))
     for name in present:
         weights[:, ARKIT_INDEX[name]] = table[:, names[name.lower()]]
@@ -136,6 +143,11 @@ def _table(path: Path) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
     numbers = np.zeros((len(lines) - 1, len(lines[0])))
     stamps = []
     for row, line in enumerate(lines[1:]):
+        if len(line) != len(lines[0]):
+            raise UserError(
+                f"Line {row + 2} of {path} has {len(line)} columns where the first line names "
+                f"{len(lines[0])}; export the take again."
+            )
         match = re.fullmatch(r"(\d+):(\d+):(\d+)[:;](\d+(?:\.\d+)?)", line[0].strip())
         try:
             numbers[row, 1:] = [float(cell) for cell in line[1:]]

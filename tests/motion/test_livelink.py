@@ -118,6 +118,20 @@ def test_the_eyes_tell_the_sense_of_the_angles(tmp_path):
     np.testing.assert_allclose(head_angles(motion.head_pose)[0], 0.1, atol=1e-6)
 
 
+def test_missing_columns_are_named_and_count_as_zero(tmp_path, capsys):
+    header = ",".join(n for n in APP_HEADER.split(",") if not n.startswith(("Tongue", "RightEye")))
+    path = app_file(tmp_path / "take.csv", [("00:00:00:00.000", {"JawOpen": 0.5})], header)
+    motion = Motion.load(path)
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "TongueOut, RightEyeYaw, RightEyePitch, RightEyeRoll" in said
+    assert motion.expression[0, ARKIT_INDEX["jawOpen"]] == 0.5
+    assert not motion.expression[0, ARKIT_INDEX["tongueOut"]]
+    path.write_text(path.read_text() + "00:00:00:01.000,61,0.1\n")
+    with pytest.raises(UserError, match=r"Line 3 .* has 3 columns"):
+        Motion.load(path)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "a,b\n1,2\n", "Timecode,BlendShapeCount,JawOpen\n", APP_HEADER + "\n00:00:00:00,61,x\n",
