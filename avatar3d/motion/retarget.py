@@ -96,17 +96,17 @@ def retarget(
 def resting(weights: np.ndarray) -> np.ndarray:
     """(C,) weights of the face at rest in a performance (T, C), columns as `Motion`'s.
 
-    The mouth's are medians over the frames in which it is least open, the lids' a low quantile, as
-    they are open more often than not, all others medians. 0 for performances of a few frames.
+    The mouth's are medians over the tenth of the frames in which it is least open, the lids' a low
+    quantile, as they are open more often than not, all others medians. 0 for performances of a few
+    frames.
     """
     if len(weights) < _FEW:
         return np.zeros(weights.shape[1])
     rest = np.median(weights, axis=0)
-    jaw = weights[:, ARKIT_INDEX["jawOpen"]]
-    closed = weights[jaw <= np.quantile(jaw, 0.3)]
+    parted = weights[:, ARKIT_INDEX["jawOpen"]] - weights[:, ARKIT_INDEX["mouthClose"]]
+    closed = weights[parted <= np.quantile(parted, 0.1)]
     mouth = np.r_[MOUTH_COLUMNS, np.arange(_ROWS, weights.shape[1])]
     rest[mouth] = np.median(closed, axis=0)[mouth]
-    rest[ARKIT_INDEX["jawOpen"]] = np.quantile(jaw, 0.1)
     rest[_LIDS] = np.quantile(weights[:, _LIDS], 0.25, axis=0)
     return rest
 
