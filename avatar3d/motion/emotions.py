@@ -19,7 +19,7 @@ EMOTIONS: dict[str, dict[str, float]] = {
         "browOuterUp": 0.1, "mouthUpperUp": 0.08,
     },
     "serious": {
-        "browDown": 0.4, "eyeSquint": 0.2, "mouthPress": 0.25, "mouthFrown": 0.2,
+        "browDown": 0.6, "eyeSquint": 0.25, "mouthPress": 0.3, "mouthFrown": 0.25,
         "mouthShrugLower": 0.15,
     },
     "surprised": {
