@@ -15,11 +15,11 @@ from avatar3d.avatar.confidence import confidence
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import predict_torso
-from avatar3d.errors import UserError
 from avatar3d.geometry import Camera, yaw_pitch_roll
-from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
+from avatar3d.head.arkit import ARKIT_52
 from avatar3d.kernels import draw_faces, encode_pixels, torch_on_one_thread
 from avatar3d.motion.motion import Motion
+from avatar3d.motion.sliders import expression_vector
 
 if TYPE_CHECKING:
     from avatar3d.avatar.gamut import Gamut
@@ -69,7 +69,8 @@ class SplatAvatar:
         """One picture, uint8 (H, W, 3), or (H, W, 4) with straight alpha when `transparent`.
 
         Args:
-            expression: ARKit weights by name, or all 52 in order; default neutral.
+            expression: ARKit weights in [0, 1] by name, or all 52 in order; default neutral. A name
+                without Left or Right means both sides.
             yaw, pitch, roll: head rotation in radians from the rest pose; see `yaw_pitch_roll`.
             gaze: (yaw to the person's left, pitch up) of both eyes in radians.
             camera: default the camera of the clip.
@@ -82,7 +83,7 @@ class SplatAvatar:
         pose[:3, :3] = yaw_pitch_roll(*angles).numpy()
         motion = Motion(
             fps=25,
-            expression=_expression_row(expression)[None],
+            expression=expression_vector(expression)[None],
             head_pose=pose[None],
             gaze=np.tile(np.asarray(gaze or (0.0, 0.0), np.float32), (1, 2, 1)),
         )
@@ -183,22 +184,3 @@ class SplatAvatar:
                 planar[None], size=size, mode="bilinear", antialias=True
             )[0]
         return planar.permute(1, 2, 0).contiguous().to(self.device)
-
-
-def _expression_row(expression: Mapping[str, float] | np.ndarray | None) -> np.ndarray:
-    row = np.zeros(len(ARKIT_52), np.float32)
-    if expression is None:
-        return row
-    if isinstance(expression, Mapping):
-        for name, value in expression.items():
-            if name not in ARKIT_INDEX:
-                raise UserError(
-                    f"Unknown expression {name!r}; the ARKit-52 names are those in "
-                    "avatar3d.head.ARKIT_52, such as jawOpen or eyeBlinkLeft."
-                )
-            row[ARKIT_INDEX[name]] = value
-        return row
-    values = np.asarray(expression, np.float32)
-    if values.shape != row.shape:
-        raise UserError(f"An expression has 52 ARKit weights, got an array {values.shape}.")
-    return values
