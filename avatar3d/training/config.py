@@ -38,6 +38,9 @@ class TrainingConfig:
     detail_weight: float = 4.0
     """Weight of the difference in fine detail of the head, in proportion to its strength; keeps
     the face from being as blurred as it is placed."""
+    perceptual_weight: float = 0.0
+    """Weight of the perceptual distance (LPIPS) of the head; needs `pip install lpips` and the
+    weights of AlexNet, and takes about as long as everything else."""
     mouth_weight: float = 3.0
     """Weight of pixels around the mouth in the loss."""
     eye_weight: float = 2.0

@@ -211,7 +211,7 @@ class SplatTraining:
             self._weight,
         ).to(self.device)
         sample = Sample(self._face(frame), camera, image, background, weight)
-        if config.detail_weight and self.phase == "final":
+        if (config.detail_weight or config.perceptual_weight) and self.phase == "final":
             sample.region = face_region(landmarks, camera.height, camera.width)
         if config.matte_weight:
             sample.matte = self.store.matte(frame)
@@ -277,7 +277,7 @@ class SplatTraining:
 
     def _set_state(self, state: SplatState) -> None:
         self.state = state
-        self.losses = Losses(self.config, Priors(state, self.config, self.device))
+        self.losses = Losses(self.config, Priors(state, self.config, self.device), self.device)
         self.rig = SplatRig(state, self.device)
         self.parameters = SplatParameters(state, self.device)
         self.average = Average(self.parameters)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, no_grad
 
 from avatar3d.avatar.deform import FaceParameters, SplatParameters
@@ -11,6 +12,7 @@ from avatar3d.geometry import Camera
 from avatar3d.kernels import l1_ssim_loss
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.detail import detail_difference
+from avatar3d.training.perceptual import Perceptual
 from avatar3d.training.priors import Priors
 
 __all__ = ["Draw", "Losses", "Sample"]
@@ -47,13 +49,20 @@ class Losses:
 
     picture: `ssim_weight` (1 - SSIM) + (1 - `ssim_weight`) L1, pixels weighed by region.
     detail: `detail_difference` in the head's region, less where pixels weigh more.
+    perceptual: LPIPS of the head's region, where it is installed.
     matte: L1 of the alpha against the matte.
     temporal: L1 of the change since the frame before against the recording's.
     priors: see `Priors`.
+
+    Raises:
+        UserError: `perceptual_weight` is set and LPIPS is not installed.
     """
 
-    def __init__(self, config: TrainingConfig, priors: Priors) -> None:
+    def __init__(
+        self, config: TrainingConfig, priors: Priors, device: str | torch.device = "cpu"
+    ) -> None:
         self.config, self.priors = config, priors
+        self._perceptual = Perceptual(device) if config.perceptual_weight else None
 
     def __call__(
         self, draw: Draw, sample: Sample, parameters: SplatParameters, rng: np.random.Generator
@@ -61,9 +70,12 @@ class Losses:
         config = self.config
         image, alpha = draw(sample)
         terms = {"picture": self._picture(image, sample)}
-        if sample.region is not None:
+        if sample.region is not None and config.detail_weight:
             detail = detail_difference(image, sample.image, sample.region, sample.weight)
             terms["detail"] = config.detail_weight * detail
+        if sample.region is not None and self._perceptual is not None:
+            distance = self._perceptual(image, sample.image, sample.region)
+            terms["perceptual"] = config.perceptual_weight * distance
         if sample.matte is not None:
             terms["matte"] = config.matte_weight * (alpha - sample.matte).abs().mean()
         if sample.before is not None:
