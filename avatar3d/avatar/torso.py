@@ -1,6 +1,7 @@
 """The shoulders' motion: rigid vectors, and its prediction from the head's motion."""
 
 import numpy as np
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from scipy.spatial.transform import Rotation
 
 from avatar3d.subject import Tracking
@@ -14,6 +15,8 @@ __all__ = [
 ]
 
 SMOOTHING_SECONDS = 0.5
+EASING_SECONDS = 1.0
+"""On either side of a motion that is too large for the shoulders, to ease in and out of it."""
 
 
 def rigid_to_vectors(transforms: np.ndarray) -> np.ndarray:
@@ -63,10 +66,16 @@ def predict_torso(
     """Shoulder motion (T, 4, 4) for head motion (T, 4, 4), both relative to the rest pose.
 
     Each component stays within +-`torso_limit` (6,): a head turned further than in the clip does
-    not take the shoulders along.
+    not take the shoulders along. While it turns to and fro that far they follow it in proportion,
+    less than they did in the clip, or they would jump from one limit to the other.
     """
     vectors = _features(head_pose, fps) @ torso_map
-    return vectors_to_rigid(np.clip(vectors, -torso_limit, torso_limit))
+    excess = np.abs(vectors) / np.maximum(torso_limit, 1e-9)
+    around = 2 * round(EASING_SECONDS * fps) + 1
+    # The mean over a window of the largest over a wider one is nowhere below what it was made of.
+    largest = maximum_filter1d(excess, 2 * around - 1, axis=0, mode="nearest")
+    eased = uniform_filter1d(largest, around, axis=0, mode="nearest")
+    return vectors_to_rigid(vectors / np.maximum(eased, 1))
 
 
 def _features(head_pose: np.ndarray, fps: float) -> np.ndarray:

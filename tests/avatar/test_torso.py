@@ -45,3 +45,28 @@ def test_rest_stays_at_rest() -> None:
     still = np.tile(np.eye(4), (10, 1, 1))
     torso_map = np.random.default_rng(0).normal(size=(12, 6))
     np.testing.assert_allclose(predict_torso(still, torso_map, np.ones(6), 25), still, atol=1e-12)
+
+
+def test_shoulders_do_not_jump_when_the_head_turns_to_and_fro() -> None:
+    time = np.arange(200) / 25
+    head = np.tile(np.eye(4), (200, 1, 1))
+    turn = 0.6 * np.sin(2 * np.pi * 0.5 * time)
+    head[:, :3, :3] = Rotation.from_rotvec(turn[:, None] * [0, 1, 0]).as_matrix()
+    follow = np.zeros((12, 6))
+    follow[1, 3] = 0.1  # metres of shift per radian of yaw
+    limit = np.full(6, 0.006)
+    shift = predict_torso(head, follow, limit, fps=25)[:, 0, 3]
+    assert np.abs(shift).max() == pytest.approx(0.006, rel=0.01)
+    np.testing.assert_allclose(shift, turn / 0.6 * np.abs(shift).max(), atol=1e-4)
+
+
+def test_a_large_motion_leaves_those_well_before_and_after_it_as_they_are() -> None:
+    head = _head_motion()
+    follow = np.concatenate([0.2 * np.eye(6), np.zeros((6, 6))])
+    free = rigid_to_vectors(predict_torso(head, follow, np.full(6, 1.0), fps=25))
+    limit = np.abs(free).max(0) + 1e-6
+    head[150:153, 0, 3] += 0.5
+    eased = rigid_to_vectors(predict_torso(head, follow, limit, fps=25))
+    far = np.abs(np.arange(300) - 151) > 3.2 * 25
+    np.testing.assert_allclose(eased[far], free[far], atol=1e-9)
+    assert (np.abs(eased) <= limit + 1e-9).all()
