@@ -18,6 +18,7 @@ import numpy as np
 from avatar3d.avatar import Avatar, SplatAvatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
+from avatar3d.evaluation.novel import novel_views
 from avatar3d.evaluation.perceptual import perceptual_distance
 from avatar3d.evaluation.regions import (
     contrast,
@@ -59,6 +60,8 @@ _MEANINGS = {
     "train_face_psnr": "face box PSNR on frames of the training, dB",
     "gap": "by which training frames are better, whole frame, dB",
     "face_gap": "the same in the face box, dB",
+    "novel_holes": "share of the turned person (35 degrees) that is see-through",
+    "novel_foreign": "share of the turned head in colours not shown there from the front",
 }
 
 
@@ -157,6 +160,7 @@ def evaluate(
     means["seam_ratio"] = _ratio(means["seam_error"], means["face_error"])
     means["seam_contrast_ratio"] = _ratio(means["seam_error"], means["seam_expected"])
     means |= _generalisation(avatar, subject, tracking, frames.start, means)
+    means |= novel_views(avatar)
     report = {
         "subject": subject.info.source_name,
         "source_sha256": subject.info.source_sha256,

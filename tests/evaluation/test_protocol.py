@@ -81,10 +81,17 @@ class Impostor:
             known = np.abs(self.subject.tracking.expression - row).max(1)
             yield self.change(self.subject.frame(int(known.argmin())))
 
-    def render(self, expression: dict[str, float] | None = None, yaw: float = 0) -> np.ndarray:
+    def render(
+        self,
+        expression: dict[str, float] | None = None,
+        yaw: float = 0,
+        transparent: bool = False,
+    ) -> np.ndarray:
         """A grey that tells the pose: degrees of yaw, and 20 a unit of expression, above 100."""
         grey = 100 + np.rad2deg(yaw) + 20 * sum((expression or {}).values())
-        return np.full((HEIGHT, WIDTH, 3), round(grey), np.uint8)
+        picture = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
+        picture[..., :3] = round(grey)
+        return picture if transparent else picture[..., :3]
 
 
 def test_a_perfect_avatar(subject, tmp_path):
