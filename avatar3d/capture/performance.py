@@ -21,7 +21,7 @@ from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
 from avatar3d.io.video import probe
 from avatar3d.motion.motion import Motion
-from avatar3d.motion.retarget import landmark_effects
+from avatar3d.motion.retargeting import landmark_effects
 from avatar3d.subject import Subject
 
 __all__ = ["PICTURES", "Performance", "track_performance"]
@@ -42,7 +42,7 @@ class Performance:
     Attributes:
         motion: expression, residual rows, gaze, and the head relative to its mean pose; a
             picture's relative to facing the camera.
-        effects: of that person's rows, for `avatar3d.motion.retarget`.
+        effects: of that person's rows, for `avatar3d.motion.retargeting`.
     """
 
     motion: Motion

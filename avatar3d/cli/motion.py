@@ -77,7 +77,7 @@ def convert(
     """Convert between formats; on the way cut, speed up, calm, colour and loop."""
     from avatar3d.cli.performance import motion_named
     from avatar3d.errors import UserError
-    from avatar3d.motion.compose import looped, with_speed
+    from avatar3d.motion.composition import looped, with_speed
     from avatar3d.motion.emotions import with_emotion
     from avatar3d.motion.filters import smoothed
 
@@ -117,8 +117,8 @@ def compose(
     """Make one motion of the parts of several, and of several in a row."""
     from avatar3d.cli.performance import motion_named
     from avatar3d.motion import paths
-    from avatar3d.motion.compose import compose as composed
-    from avatar3d.motion.compose import crossfaded
+    from avatar3d.motion.composition import compose as composed
+    from avatar3d.motion.composition import crossfaded
 
     parts = {
         name: motion_named(None, given)

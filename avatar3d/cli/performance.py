@@ -48,7 +48,7 @@ def performance(
     Raises:
         UserError: nothing to perform, or too much, or something that cannot be read.
     """
-    from avatar3d.motion.compose import layered
+    from avatar3d.motion.composition import layered
     from avatar3d.motion.keyframes import read_keyframes
 
     over = read_keyframes(wish.keyframes) if wish.keyframes else None
@@ -140,7 +140,7 @@ def acted_motion(name: str, target: "Motion | None", match: float = 0.5) -> "Mot
     Args:
         target: captured motion of who is to do it; None for plain ARKit weights.
     """
-    from avatar3d.motion.retarget import retarget
+    from avatar3d.motion.retargeting import retarget
 
     path = Path(name)
     if path.is_file() and path.suffix.lower() in (".npz", ".csv", ".yaml", ".yml", ".a3d"):

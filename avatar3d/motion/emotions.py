@@ -6,7 +6,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_INDEX
-from avatar3d.motion.compose import layered
+from avatar3d.motion.composition import layered
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.sliders import pose
 

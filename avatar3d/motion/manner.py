@@ -8,7 +8,7 @@ import numpy as np
 from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion.blinks import BlinkHabit, without_blinks
-from avatar3d.motion.compose import crossfaded, played, scaled_pose
+from avatar3d.motion.composition import crossfaded, played, scaled_pose
 from avatar3d.motion.idle import MOUTH_COLUMNS
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.paths import head_angles

@@ -9,7 +9,7 @@ from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_INDEX
 from avatar3d.io.images import write_image
 from avatar3d.motion.paths import head_angles
-from avatar3d.motion.retarget import retarget
+from avatar3d.motion.retargeting import retarget
 from avatar3d.synth.clip import to_bytes
 
 

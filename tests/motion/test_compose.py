@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion import Motion
-from avatar3d.motion.compose import blended, compose, crossfaded, layered, looped, with_speed
+from avatar3d.motion.composition import blended, compose, crossfaded, layered, looped, with_speed
 from avatar3d.motion.filters import StreamFilter, smoothed
 from avatar3d.motion.paths import head_angles, head_rotations, orbit
 from avatar3d.motion.sliders import pose

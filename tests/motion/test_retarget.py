@@ -7,7 +7,7 @@ from avatar3d.errors import UserError
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion import Motion
 from avatar3d.motion.paths import orbit
-from avatar3d.motion.retarget import landmark_effects, resting, retarget, simplest_weights
+from avatar3d.motion.retargeting import landmark_effects, resting, retarget, simplest_weights
 
 JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]
 SMILE = [ARKIT_INDEX["mouthSmileLeft"], ARKIT_INDEX["mouthSmileRight"]]
