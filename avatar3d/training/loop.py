@@ -112,6 +112,7 @@ class SplatTraining:
         self.order = np.empty(0, np.int64)
         self.stopping = False
         self._last_save = time.monotonic()
+        self._worked = {"refine": (0, 0.0), "final": (0, 0.0)}  # pieces and their seconds
         self.refiner: Refiner | None = None
         self._load_or_start(model)
 
@@ -144,10 +145,13 @@ class SplatTraining:
         for place in np.linspace(0, len(self.frames) - 1, _SHEET):
             yield self._preview(int(self.frames[int(place)]))
         yield PreviewClip(self._clip, self.subject.fps)
+        if said := self._pace():
+            yield Said(said)
         yield Done(self.avatar())
 
     def _optimize(self) -> Iterator[Event]:
         while self.iteration < self.schedule.length(self.phase):
+            begun = time.monotonic()
             frame = self._next_frame()
             set_rate(self.optimizer, self.schedule.rate(self.phase, self.iteration))
             self.optimizer.zero_grad(set_to_none=True)
@@ -160,6 +164,7 @@ class SplatTraining:
             self.average.update(self.iteration)
             if self.iteration == _EPS_AFTER:
                 raise_eps(self.optimizer)
+            self._note(self.phase, 1, begun)
             self.schedule.iterated(self.phase, self.iteration)
             seen = list(self._look())  # before anything is told: a checkpoint may follow each event
             values = {name: float(term.detach()) for name, term in terms.items()}
@@ -247,10 +252,28 @@ class SplatTraining:
         if not self.config.refine_steps:
             return
         refiner = self._make_refiner()
+        begun = time.monotonic()
         for frames in refiner.run(self.schedule, self.iteration):
             self.iteration += len(frames)  # before anything is told, as in `_optimize`
+            self._note("refine", len(frames), begun)
             for frame in frames:
                 yield FrameRefined(frame)
+            begun = time.monotonic()
+
+    def _note(self, phase: str, pieces: int, begun: float) -> None:
+        if phase in self._worked:
+            before, seconds = self._worked[phase]
+            self._worked[phase] = before + pieces, seconds + time.monotonic() - begun
+
+    def _pace(self) -> str:
+        """How fast the work of this process went."""
+        (frames, tracking), (iterations, training) = self._worked.values()
+        said = []
+        if frames:
+            said.append(f"photometric tracking {1e3 * tracking / frames:.0f} ms a frame")
+        if iterations:
+            said.append(f"final training {iterations / training:.0f} iterations a second")
+        return f"{', '.join(said).capitalize()}." if said else ""
 
     def _enter(self, phase: str) -> None:
         if phase == "final":

@@ -1,5 +1,6 @@
 """What a training tells the person: the run folder's pictures and page, and the live view."""
 
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -47,6 +48,7 @@ def test_the_run_folder_shows_what_happened(tiny_subject: Subject, tmp_path: Pat
     assert len(page.sources) == 5
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert "Synthetic media" in page.text
+    assert re.search(r"Photometric tracking \d+ ms a frame, final training \d+ iter", page.text)
     assert "seed: 77" in page.text
     assert tiny_subject.info.source_sha256 in page.text
 
