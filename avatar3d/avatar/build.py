@@ -1,5 +1,7 @@
 """A splat avatar before training: sampled, coloured from a few frames, and bound to the head."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from avatar3d.avatar.clouds import Cloud, bound_cloud, hair_cloud, torso_cloud
@@ -10,10 +12,11 @@ from avatar3d.avatar.views import Views
 from avatar3d.head.model import PARTS, HeadModel, ShapedHead
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["driving_signal", "initial_state"]
+__all__ = ["behind_lids", "driving_signal", "initial_state"]
 
 _BOUND_SHARE, _HAIR_SHARE = 0.72, 0.14
 _BASIS_LIMIT = 3.0
+_EYES_BACK = 0.0035  # metres
 _STRETCH = 1.0  # what is seen edge-on starts longer by this much of its size
 _EXPRESSION_GAIN, _GAZE_GAIN = 3.0, 2.0  # relative weight of the signals in the basis
 
@@ -38,7 +41,7 @@ def initial_state(
         basis_size: K, number of attribute blendshapes.
         rng: source of randomness.
     """
-    head = model.shaped(tracking.identity, tracking.landmark_offsets)
+    head = behind_lids(model.shaped(tracking.identity, tracking.landmark_offsets))
     views = Views(subject, tracking, head, frames)
     hair_budget = round(budget * _HAIR_SHARE)
     bound_budget = round(budget * _BOUND_SHARE)
@@ -70,6 +73,18 @@ def initial_state(
     )
     state.validate()
     return state, learnable_colors(state, shown)
+
+
+def behind_lids(head: ShapedHead) -> ShapedHead:
+    """The head with its eyeballs moved back, or they would shine through lids that close.
+
+    The model's lids have no thickness and pass a millimetre inside the eyeballs, and Gaussians
+    stick out of both.
+    """
+    back = np.array([0, 0, -_EYES_BACK])
+    eyes = np.isin(head.model.part, [PARTS.index(name) for name in ("eye_left", "eye_right")])
+    vertices = head.vertices + np.where(eyes[:, None], back, 0)
+    return replace(head, vertices=vertices, eye_centers=head.eye_centers + back)
 
 
 def _stack(clouds: list[Cloud], rng: np.random.Generator) -> dict[str, np.ndarray]:

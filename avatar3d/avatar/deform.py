@@ -57,6 +57,9 @@ class FaceParameters:
 class SplatParameters(nn.Module):
     """The learned part of a `SplatState`; names and shapes are those of the state.
 
+    `eyes` are the Gaussians of the eyeballs that have a basis: they turn, but must not be moved by
+    an expression, or they come through the lids of the next blink.
+
     `basis` is held divided by `BASIS_UNITS`. An optimiser that takes its gradient in factors sets
     `basis_gradient` and lets `basis` itself not require one.
     """
@@ -70,6 +73,7 @@ class SplatParameters(nn.Module):
     map: Tensor
     bias: Tensor
     units: Tensor
+    eyes: Tensor
 
     NAMES = ("position", "quat", "log_scale", "opacity", "color", "basis", "map", "bias")
 
@@ -77,6 +81,8 @@ class SplatParameters(nn.Module):
         super().__init__()
         self.basis_gradient: OuterGradient | None = None
         self.register_buffer("units", torch.tensor(BASIS_UNITS, device=device))
+        eyes = state.part[: len(state.basis)] == SplatState.PARTS.index("eyes")
+        self.register_buffer("eyes", torch.tensor(eyes.nonzero()[0], device=device))
         for name in self.NAMES:
             value = torch.tensor(getattr(state, name), dtype=torch.float32, device=device)
             self.register_parameter(

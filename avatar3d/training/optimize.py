@@ -187,10 +187,14 @@ def raise_eps(optimizer: torch.optim.Optimizer, quantile: float = 0.2) -> None:
 
 @torch.no_grad()
 def keep_in_bounds(parameters: SplatParameters, limits: ColorLimits) -> None:
-    """Clamp sizes to 0.08-8 mm, colours to `limits`, opacities to where gradients are alive."""
+    """Clamp sizes to 0.08-8 mm, colours to `limits`, opacities to where gradients are alive.
+
+    Blendshapes do not move eyeballs, nor change the colours that `limits` calls steady.
+    """
     parameters.log_scale.clamp_(_SMALLEST, _LARGEST)
     parameters.opacity.clamp_(-6.0, 7.0)
     color = from_opponent(to_opponent(parameters.color).clamp_(limits.low, limits.high))
     parameters.color.copy_(color.clamp_(0.0, 1.0))
-    if parameters.basis.shape[-1] and len(limits.steady):
+    if parameters.basis.shape[-1]:
         parameters.basis[:, 7:].index_fill_(0, limits.steady, 0.0)
+        parameters.basis[:, :3].index_fill_(0, parameters.eyes, 0.0)

@@ -1,10 +1,18 @@
 """The optimiser that takes the basis' gradient in factors, against torch's AdamW on all of it."""
 
+import numpy as np
 import torch
 
 from avatar3d.avatar import SplatState
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, pose_gaussians
-from avatar3d.training.optimize import SplatAdamW, raise_eps, set_rate
+from avatar3d.avatar.gamut import Gamut
+from avatar3d.training.optimize import (
+    ColorLimits,
+    SplatAdamW,
+    keep_in_bounds,
+    raise_eps,
+    set_rate,
+)
 
 
 def _faces(state: SplatState) -> list[FaceParameters]:
@@ -73,3 +81,18 @@ def test_moments_survive_a_state_dict(small_state: SplatState) -> None:
     basis = SplatParameters.NAMES.index("basis")
     assert set(first[basis]) == {"step", "exp_avg", "exp_avg_sq"}
     assert all(torch.equal(first[basis][key], second[basis][key]) for key in first[basis])
+
+
+def test_eyeballs_keep_their_place_in_every_expression(small_state):
+    """Moved outwards by one expression, they would come through the lids of the next blink."""
+    eyes = (np.arange(len(small_state)) % 3 == 0) & (small_state.face >= 0)
+    small_state.part[:] = np.where(eyes, SplatState.PARTS.index("eyes"), 0)
+    parameters = SplatParameters(small_state)
+    with torch.no_grad():
+        parameters.basis.fill_(0.5)
+    keep_in_bounds(parameters, ColorLimits(Gamut.unlimited(len(small_state))))
+    basis = parameters.basis.detach().numpy()
+    eyes = eyes[: len(basis)]
+    assert (basis[eyes, :3] == 0).all()
+    assert (basis[eyes, 3:] == 0.5).all()
+    assert (basis[~eyes] == 0.5).all()
