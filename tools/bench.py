@@ -1,4 +1,6 @@
-"""Benchmarks. `python tools/bench.py kernels --json FILE` times every kernel.
+"""Benchmarks. `python tools/bench.py kernels --json FILE` times every kernel, and
+`python tools/bench.py avatar NAME.a3d --subject NAME.subject` what a user waits for: training,
+photometric tracking, motion to pictures and to mp4, loading.
 
 Milliseconds are medians of wall-clock times on an otherwise idle machine (10th and 90th percentile
 beside them). `other` is the same in torch (in numpy for meshes), on all threads.
@@ -44,7 +46,38 @@ def main() -> None:
     command.add_argument("--seconds", type=float, default=0.3, help="spent on each figure")
     command.add_argument("--simd", help="avx512, avx2 or plain; the fastest by default")
     command.add_argument("--no-reference", action="store_true", help="skip the slow torch twins")
-    bench_kernels(parser.parse_args())
+    command.set_defaults(run=bench_kernels)
+    command = commands.add_parser("avatar", help="loading, pictures, videos, training, tracking")
+    command.add_argument("avatar", type=Path, help="a trained NAME.a3d")
+    command.add_argument("--subject", type=Path, help="its subject, for training and tracking")
+    command.add_argument("--json", type=Path, help="also write the figures to this file")
+    command.set_defaults(run=bench_avatar)
+    options = parser.parse_args()
+    options.run(options)
+
+
+def bench_avatar(options: argparse.Namespace) -> None:
+    """Time what a user waits for, beside what it should be."""
+    from benchmarks.whole import avatar_rows, subject_rows
+
+    from avatar3d.subject import Subject
+
+    rows = list(avatar_rows(options.avatar))
+    if options.subject is not None:
+        rows += subject_rows(options.avatar, Subject(options.subject))
+    table = Table(box=None, pad_edge=False)
+    for head in ("", "measured", "must", "goal"):
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for row in rows:
+        sign = ">=" if row.least else "<="
+        measured = f"{row.value:.3g} {row.unit}"
+        table.add_row(row.name, measured, f"{sign} {row.must:g}", f"{sign} {row.goal:g}")
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    if options.json:
+        threads = kernels.get_num_threads()
+        found = {"threads": threads, "rows": [vars(row) for row in rows]}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"written to {options.json}")
 
 
 def bench_kernels(options: argparse.Namespace) -> None:
