@@ -1,0 +1,41 @@
+"""Measures of how lips follow speech, on lips that are known."""
+
+import numpy as np
+import pytest
+
+from avatar3d.audio.tts import Phoneme
+from avatar3d.evaluation.speech import Closures, closures, offset
+
+FPS = 25.0
+
+
+def test_closures_counts_lips_that_meet_and_vowels_that_are_shut() -> None:
+    opening = np.ones(50)
+    opening[10:12] = 0.0  # 0.40 to 0.44 s
+    opening[30] = 0.05  # 1.2 s
+    said = [
+        Phoneme("m", 0.46, 0.5),  # 20 ms after the lips were shut
+        Phoneme("a", 0.6, 0.8),
+        Phoneme("b", 0.8, 0.9),  # lips are open
+        Phoneme("a", 1.199, 1.201),  # too short to be seen
+        Phoneme("pʰ", 1.235, 1.3),
+        Phoneme("t", 1.4, 1.5),
+    ]
+    assert closures(opening, FPS, said) == Closures(bilabials=3, met=2, open_vowels=2, shut=1)
+
+
+def test_offset_is_unknown_for_lips_that_do_not_follow_the_sound() -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 4 * 16_000)
+    assert np.isnan(offset(np.linspace(0, 1, 100), samples * np.linspace(1, 0, len(samples)), FPS))
+
+
+@pytest.mark.parametrize("late", [-0.08, 0.0, 0.03, 0.12])
+def test_offset_finds_by_how_much_the_sound_is_late(late: float) -> None:
+    rng = np.random.default_rng(3)
+    times = np.arange(8 * 16_000) / 16_000
+    knots = np.arange(-1, 10, 0.12)
+    envelope = np.clip(rng.normal(0.4, 0.5, len(knots)), 0.01, 1)
+    samples = rng.normal(0, 0.1, len(times)) * np.interp(times - late, knots, envelope)
+    frames = np.arange(200) / FPS
+    opening = np.log(np.interp(frames, knots, envelope))
+    assert offset(opening, samples, FPS) == pytest.approx(late, abs=0.012)
