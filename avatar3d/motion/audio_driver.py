@@ -1,17 +1,20 @@
 """How one person's mouth moves with speech, learnt from their own recording."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from avatar3d.audio.features import features
+from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.head.model import HeadModel, ShapedHead
 from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.lips import LipSpace
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.mouth_shapes import MouthShapes
 from avatar3d.motion.universal import UniversalDriver
+from avatar3d.motion.visemes import articulation
 from avatar3d.motion.windows import activity, gate, in_parts, normalised, taps
 from avatar3d.subject.tracking import Tracking
 
@@ -31,18 +34,21 @@ _SMOOTH_SECONDS = 0.018  # tames frame-to-frame noise to that of a tracked mouth
 class AudioDriver:
     """Sound to mouth motion of one person. Make it with `AudioDriver.fit`.
 
-    Speech features and the mouth of the universal driver go through a ridge regression to K
-    components of lip motion, get back the amplitude that a regression loses, and become weights
-    of the person's own mouth shapes. C feature columns.
+    Speech features, what the universal network makes of them, and its mouth go through a ridge
+    regression to K components of lip motion, get back the amplitude that a regression loses, and
+    become weights of the person's own mouth shapes. Where the phonemes of the sound are known,
+    their mouth takes the place of the universal one. C feature columns.
 
     Attributes:
         universal: the driver for any voice that this one corrects.
         lips, shapes: this person's lip geometry and mouth shapes.
-        mean, std: (C,) feature statistics over the clip's spoken frames.
+        mean, std: (C,) statistics of `heard` over the clip's spoken frames.
         map: (C * 5, K), bias (K,), slope (K,): components = bias + slope * prior + taps @ map.
         middle: (K,) metres, mean while speaking; gain: (K,) factor around it that restores the
             amplitude; spread: (K,) metres, the resulting deviation.
         gap_predicted, gap_wanted: (33,) metres, matching quantiles of the lip gap.
+        lead: seconds by which the lips are ahead of the sound, as in the clip, unless it was too
+            much to be natural (`avatar3d.motion.audio_training`).
         residual_count: R, rows of the head model after the 52.
         report: what was found, numbers and short texts; see `fit`.
     """
@@ -60,6 +66,7 @@ class AudioDriver:
     spread: np.ndarray
     gap_predicted: np.ndarray
     gap_wanted: np.ndarray
+    lead: float
     residual_count: int
     report: dict[str, Any] = field(default_factory=dict, compare=False)
 
@@ -97,7 +104,9 @@ class AudioDriver:
 
         return fit_audio_driver(features, tracking, head, fps, audible, universal)
 
-    def predict(self, samples: np.ndarray, fps: float) -> Motion:
+    def predict(
+        self, samples: np.ndarray, fps: float, phonemes: Sequence[tuple[str, float, float]] = ()
+    ) -> Motion:
         """Mouth motion (expression and residual) for sound of any voice.
 
         Only the mouth's weights are set; brows, eyes, pose and gaze come from elsewhere
@@ -106,13 +115,18 @@ class AudioDriver:
         Args:
             samples: (N,) mono sound at 16 kHz, of any length.
             fps: frames per second of the motion, ceil(duration * fps) frames.
+            phonemes: (IPA, start, end) in seconds, what is said when, where that is known.
 
         Raises:
             UserError: empty or broken sound, or speech embeddings cannot be computed here.
         """
-        weights = in_parts(
-            samples, fps, lambda piece, count: self.weights(features(piece, fps, count), fps)
-        )
+        known = articulation(phonemes, fps, len(samples) / SAMPLE_RATE) if phonemes else None
+
+        def rows_of(piece: np.ndarray, first: int, count: int) -> np.ndarray:
+            said = None if known is None else known[first : first + count]
+            return self.weights(features(piece, fps, count), fps, said)
+
+        weights = in_parts(samples, fps, rows_of)
         expression = np.zeros((len(weights), 52 + self.residual_count), np.float32)
         expression[:, self.lips.rows] = weights
         return Motion(
@@ -122,34 +136,44 @@ class AudioDriver:
             source=PERSONAL,
         )
 
-    def weights(self, rows: dict[str, np.ndarray], fps: float) -> np.ndarray:
-        """Mouth weights (T, M) of feature rows; columns as `lips.rows`."""
+    def weights(
+        self, rows: dict[str, np.ndarray], fps: float, said: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Mouth weights (T, M) of feature rows; columns as `lips.rows`.
+
+        Args:
+            rows: features of T frames; fps: frames per second.
+            said: (T, 7) articulation curves, where the phonemes are known.
+        """
         from scipy.ndimage import gaussian_filter1d
 
-        active = activity(rows["mel"], fps)
+        mel = rows["mel"]
+        active = activity(mel, fps)
         speaking = gate(active, fps)
-        curves = self.universal.curves(rows, fps)
-        prior = prior_components(curves, self.lips, self.shapes)
-        seen = inputs(rows, active, self.mean, self.std, fps)
+        hidden = self.universal.hidden(rows, fps)
+        soft = said if said is not None else self.universal.curves_of(hidden, mel, fps, shut=False)
+        hard = said if said is not None else self.universal.curves_of(hidden, mel, fps)
+        # Lips that meet do so when it is heard: a lead, and halves of frames, would blur it.
+        prior = prior_components(taps(soft, fps, (0.0,), self.lead), self.lips, self.shapes)
+        seen = inputs(heard(rows, hidden), active, self.mean, self.std, fps, self.lead)
         raw = self.bias + self.slope * prior + seen @ self.map
         components = self._level(self.middle + self.gain * (raw - self.middle), active, fps)
         shape = self.shapes.displacement(components)
-        shape = shape + self._gap_change(shape, curves)[:, None] * self.shapes.basis[0]
         shape = gaussian_filter1d(shape, _SMOOTH_SECONDS * fps, axis=0, mode="nearest")
+        shape = shape + self._gap_change(shape, hard)[:, None] * self.shapes.basis[0]
         rest = self.shapes.rest_shape
         shape = rest + speaking[:, None] * (shape - rest)
         return self.shapes.weights(shape, speaking, self.lips).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Plain float arrays from which `from_arrays` rebuilds the driver, without the report."""
-        result = {name: getattr(self, name) for name in _OWN}
-        result["residual_count"] = np.array(self.residual_count)
+        result: dict[str, Any] = {name: getattr(self, name) for name in _OWN}
+        result |= {"residual_count": self.residual_count, "lead": self.lead}
         for prefix, part in (("lips", self.lips), ("shapes", self.shapes)):
             for f in fields(part):
                 result[f"{prefix}.{f.name}"] = getattr(part, f.name)
-        for name, array in self.universal.arrays().items():
-            result[f"universal.{name}"] = array
-        return {name: np.asarray(array, np.float32) for name, array in result.items()}
+        arrays = {name: np.asarray(array, np.float32) for name, array in result.items()}
+        return arrays | {f"universal.{n}": array for n, array in self.universal.arrays().items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "AudioDriver":
@@ -174,9 +198,9 @@ class AudioDriver:
         """(T,) metres to add to the lip gap: the clip's own range, and shut on bilabials."""
         gap = self.lips.gap(shape)
         wanted = np.interp(gap, self.gap_predicted, self.gap_wanted)
-        shut = np.clip((curves[:, CURVES.index("closed")] - 0.5) / 0.35, 0, 1)
+        shut = np.clip((curves[:, CURVES.index("closed")] - 0.55) / 0.35, 0, 1)
         least = self.gap_wanted[0]
-        return least + (wanted - least) * (1 - 0.85 * shut) - gap
+        return least + (wanted - least) * (1 - shut) - gap
 
 
 _OWN = (
@@ -185,19 +209,24 @@ _OWN = (
 )  # fmt: skip
 
 
+def heard(rows: dict[str, np.ndarray], hidden: np.ndarray) -> np.ndarray:
+    """(T, C) all that the regression knows of the sound: 480 embedding and 80 mel columns, then
+    what the universal network made of them (T, H)."""
+    return np.concatenate([rows["speech"], rows["mel"], hidden], axis=1)
+
+
 def inputs(
-    rows: dict[str, np.ndarray],
+    columns: np.ndarray,
     active: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
     fps: float,
     shift: float = 0.0,
 ) -> np.ndarray:
-    """(T, C * 5) normalised, weighted features around each frame, `shift` seconds later."""
-    both = np.concatenate([rows["speech"], rows["mel"]], axis=1)
-    clean = normalised(both, active, mean, std, fps)
-    speech, mel = rows["speech"].shape[1], rows["mel"].shape[1]
-    scale = np.repeat([1 / np.sqrt(speech), np.sqrt(MEL_WEIGHT / mel)], [speech, mel])
+    """(T, C * 5) normalised, weighted columns of `heard` around each frame, `shift` s later."""
+    clean = normalised(columns, active, mean, std, fps)
+    groups = np.array([480, 80, columns.shape[1] - 560])
+    scale = np.repeat(np.sqrt([1.0, MEL_WEIGHT, 1.0] / groups), groups)
     return taps((clean * scale).astype(np.float32), fps, OFFSETS, shift)
 
 

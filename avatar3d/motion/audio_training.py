@@ -4,7 +4,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.head.model import HeadModel, ShapedHead
-from avatar3d.motion.audio_driver import KNOTS, AudioDriver, inputs, prior_components
+from avatar3d.motion.audio_driver import KNOTS, AudioDriver, heard, inputs, prior_components
 from avatar3d.motion.lips import LipSpace
 from avatar3d.motion.mouth_shapes import MouthShapes
 from avatar3d.motion.regression import RidgeFit, fit_ridge
@@ -17,10 +17,13 @@ __all__ = ["MIN_SPEECH", "fit_audio_driver"]
 
 MIN_SPEECH = 1.5
 """Seconds of speech below which nothing personal can be learnt."""
-LITTLE_SPEECH = 4.0
+LITTLE_SPEECH = 2.5
 """Seconds below which only the universal mouth is scaled to the person."""
 _MOST_FRAMES = 3000  # more is redundant: the regression then takes every second frame, and so on
 _DELAYS = np.arange(-0.12, 0.121, 0.02)
+_LEADS = (-0.04, 0.04)
+"""Seconds of the clip's delay that stay, as nobody notices them: they may be the person's way, or
+the estimate's error; more is the camera's."""
 _DELAY_PENALTY = 0.2  # of correlation, for a delay of 0.1 s
 
 
@@ -77,12 +80,13 @@ def _fit(
     model: HeadModel,
 ) -> AudioDriver:
     displacement = lips.displacement(weights)
-    curves = universal.curves(features, fps)
+    hidden = universal.hidden(features, fps)
+    curves = universal.curves_of(hidden, features["mel"], fps, shut=False)
     prior = prior_components(curves, lips, shapes)
     delay = _delay(lips, displacement, shapes.displacement(prior), usable, fps)
-    both = np.concatenate([features["speech"], features["mel"]], axis=1)
-    mean, std = both[usable].mean(axis=0), both[usable].std(axis=0) + 1e-3
-    x = inputs(features, activity(features["mel"], fps), mean, std, fps, shift=delay)
+    columns = heard(features, hidden)
+    mean, std = columns[usable].mean(axis=0), columns[usable].std(axis=0) + 1e-3
+    x = inputs(columns, activity(features["mel"], fps), mean, std, fps, shift=delay)
     frames = np.flatnonzero(usable)
     stride = int(np.ceil(len(frames) / _MOST_FRAMES))
     frames = frames[::stride]
@@ -100,7 +104,8 @@ def _fit(
         universal=universal, lips=lips, shapes=shapes, mean=mean, std=std, map=found.weights,
         bias=found.bias, slope=found.slope, middle=middle, gain=gain,
         spread=restored.std(axis=0), gap_predicted=predicted,
-        gap_wanted=np.quantile(gap, levels), residual_count=model.residual_count,
+        gap_wanted=np.quantile(gap, levels), lead=float(np.clip(delay, *_LEADS)),
+        residual_count=model.residual_count,
         report=_report(lips, shapes, found, displacement[frames], seconds, delay),
     )  # fmt: skip
 
@@ -111,7 +116,7 @@ def _delay(
     """Seconds by which the clip's sound comes after its picture, by the universal driver.
 
     Cameras and converters often shift the sound by a frame or three. A driver that learnt this
-    would be out of step with every other sound.
+    would be out of step with every other sound; `_LEADS` are kept, though.
     """
 
     def score(delay: float) -> float:

@@ -16,7 +16,7 @@ _LIMITS = {"C": 4096, "K": 64, "M": 1024, "P": 478, "R": 1024}
 _SHAPES: dict[str, tuple[str | int, ...]] = {
     "mean": ("C",), "std": ("C",), "map": ("CT", "K"), "bias": ("K",), "slope": ("K",),
     "middle": ("K",), "gain": ("K",), "spread": ("K",), "gap_predicted": (KNOTS,),
-    "gap_wanted": (KNOTS,), "residual_count": (),
+    "gap_wanted": (KNOTS,), "residual_count": (), "lead": (),
     "lips.rows": ("M",), "lips.neutral": ("P", 3), "lips.effect": ("M", "P3"),
     "shapes.center": ("P3",), "shapes.basis": ("K", "P3"), "shapes.read": ("K", "P3"),
     "shapes.start": ("M",), "shapes.blend": ("K", "M"), "shapes.deviation": ("M",),
@@ -42,7 +42,9 @@ def driver_from_arrays(arrays: dict[str, np.ndarray]) -> AudioDriver:
     if (np.diff(values["gap_predicted"]) < 0).any() or (values["std"] < 0).any():
         raise _damaged("gap_predicted")
     own = {name: value for name, value in values.items() if "." not in name}
-    own["residual_count"] = residual
+    own |= {"residual_count": residual, "lead": float(values["lead"])}
+    if sizes["C"] <= 560 or abs(own["lead"]) > 1:
+        raise _damaged("lead")
     return AudioDriver(
         universal=UniversalDriver.from_arrays(_part(arrays, "universal")),
         lips=LipSpace(**{**_part(values, "lips"), "rows": rows}),

@@ -35,7 +35,7 @@ def from_audio_energy(samples: np.ndarray, fps: float, opening: float = 1.0) -> 
     Raises:
         UserError: empty or broken sound.
     """
-    curves = in_parts(samples, fps, lambda piece, count: _sampled(piece, fps, count))
+    curves = in_parts(samples, fps, lambda piece, _, count: _sampled(piece, fps, count))
     return Motion(fps=fps, expression=to_arkit(curves, opening), source="audio energy")
 
 

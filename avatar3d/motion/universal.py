@@ -1,65 +1,71 @@
-"""A mouth for any voice, learnt from synthetic speech whose phonemes are known.
+"""A mouth for any voice: a small network that was taught by synthetic speech with known phonemes.
 
-eSpeak NG reads sentences in a dozen languages in several voices. The phonemes give articulation
-curves (`avatar3d.motion.visemes`), the sound gives speech embeddings, and a ridge regression from
-the one to the other then serves for any human voice. No recording of a person is involved.
+`tools/train_speech_prior.py` had speech synthesisers read sentences in many languages and voices.
+Their phonemes give articulation curves (`avatar3d.motion.visemes`), their sound, in rooms and
+noise, gives speech features; the network learnt the one from the other. Its weights lie beside
+this file. No recording of a person is involved.
 """
 
-import hashlib
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from avatar3d.assets import cache_folder
 from avatar3d.audio import features
-from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.errors import UserError
-from avatar3d.io.arrays import write_arrays
+from avatar3d.io.arrays import read_arrays
 from avatar3d.motion.articulation import CURVES, to_arkit
 from avatar3d.motion.motion import Motion
-from avatar3d.motion.sentences import SENTENCES
-from avatar3d.motion.visemes import articulation
 from avatar3d.motion.windows import activity, gate, in_parts, normalised, taps
 
-__all__ = ["UniversalDriver", "load_universal"]
+__all__ = ["CONTEXT", "KNOTS", "WEIGHTS_FILE", "UniversalDriver", "load_universal"]
 
-_FPS = 25.0
-_OFFSETS = (-0.08, -0.04, 0.0, 0.04, 0.08)
-_FOURTH = slice(288, 480)  # the layer that sees 0.4 s; adding the third one transfers less well
-_VOICES = (None, "f2", "m3", "Annie")
-_RIDGE = 0.5
-_KNOTS = 33
-_INGREDIENTS = (
-    "audio/embedding.py", "audio/features.py", "audio/mel.py", "audio/tts.py",
-    "motion/articulation.py", "motion/phonetics.py", "motion/sentences.py", "motion/universal.py",
-    "motion/visemes.py", "motion/windows.py",
-)  # fmt: skip
+CONTEXT = (-0.08, -0.04, 0.0, 0.04, 0.08)
+"""Seconds around a frame at which the second layer reads the first; any frame rate will do. The
+features themselves hear 0.2 s to both sides."""
+KNOTS = 33
+CLIP = 5.0
+"""Deviations from the mean beyond which a feature says no more."""
+WEIGHTS_FILE = Path(__file__).with_name("universal.npz")
+_COLUMNS = 480 + 80
+_LARGEST = 8 << 20  # bytes
+_MOST_UNITS = 256
+_PEAK_SECONDS, _PEAK = 0.06, 0.8
+_CLOSED = CURVES.index("closed")
 
 
 @dataclass(frozen=True)
 class UniversalDriver:
-    """Speech features to articulation curves; the same for everybody.
+    """Speech features to articulation curves; the same for everybody. H units.
 
     Attributes:
-        mean, std: (192,) statistics of the embedding's fourth pooling layer over spoken frames.
-        weights: (960, 7), bias (7,): curves = taps @ weights + bias; columns as `CURVES`.
+        mean, std: (560,) of embedding and log-mel columns over the training's spoken frames.
+        first: (560, H), first_bias (H,): from normalised features to the first layer.
+        second: (5 * H, H), second_bias (H,): added to it, from the first layer at `CONTEXT`.
+        last: (H, 7), last_bias (7,): to the logits of the curves; columns as `CURVES`.
         predicted, wanted: (33, 7) matching quantiles of predictions and of the true curves. A
-            regression hedges towards the mean; mapping quantiles gives lips back their full range.
+            network hedges towards the mean; mapping quantiles gives lips back their full range.
+        closing: (2,) prediction for "closed" from which lips begin to close, and are shut.
     """
 
     mean: np.ndarray
     std: np.ndarray
-    weights: np.ndarray
-    bias: np.ndarray
+    first: np.ndarray
+    first_bias: np.ndarray
+    second: np.ndarray
+    second_bias: np.ndarray
+    last: np.ndarray
+    last_bias: np.ndarray
     predicted: np.ndarray
     wanted: np.ndarray
+    closing: np.ndarray
 
-    def curves(self, rows: dict[str, np.ndarray], fps: float) -> np.ndarray:
-        """Articulation curves (T, 7) of features as `avatar3d.audio.features` gives them.
+    def hidden(self, rows: dict[str, np.ndarray], fps: float) -> np.ndarray:
+        """What the network makes of the sound, (T, H): phonetic features for other regressors.
+
+        Args:
+            rows: features as `avatar3d.audio.features` gives them; fps: rows per second.
 
         Raises:
             UserError: the features have no "speech" rows.
@@ -69,140 +75,124 @@ class UniversalDriver:
                 "The universal audio driver needs speech embeddings; install onnxruntime and run "
                 "`avatar3d assets fetch speech-embedding`."
             )
-        active = activity(rows["mel"], fps)
-        speech = normalised(rows["speech"][:, _FOURTH], active, self.mean, self.std, fps)
-        raw = self._spread(taps(speech, fps, _OFFSETS) @ self.weights + self.bias, active, fps)
-        mapped = [
-            np.interp(raw[:, k], self.predicted[:, k], self.wanted[:, k])
-            for k in range(len(CURVES))
-        ]
-        return np.stack(mapped, axis=1) * gate(active, fps)[:, None]
+        both = np.concatenate([rows["speech"], rows["mel"]], axis=1)
+        clean = normalised(both, activity(rows["mel"], fps), self.mean, self.std, fps)
+        clean = np.clip(clean, -CLIP, CLIP).astype(np.float32)
+        below = np.maximum(clean @ self.first + self.first_bias, 0)
+        around = taps(below, fps, CONTEXT)
+        return below + np.maximum(around @ self.second + self.second_bias, 0)
+
+    def curves(self, rows: dict[str, np.ndarray], fps: float) -> np.ndarray:
+        """Articulation curves (T, 7) of features; arguments as `hidden`."""
+        return self.curves_of(self.hidden(rows, fps), rows["mel"], fps)
+
+    def curves_of(
+        self, hidden: np.ndarray, mel: np.ndarray, fps: float, shut: bool = True
+    ) -> np.ndarray:
+        """The curves (T, 7) for what `hidden` gave (T, H) of the same sound.
+
+        Args:
+            hidden: of T frames; mel: their log-mel rows; fps: frames per second.
+            shut: bring "closed" to 1 where a closure is likely. False leaves the hedged estimate,
+                which is better to learn from.
+        """
+        active = activity(mel, fps)
+        raw = self._spread(self.likely(hidden), active, fps)
+        tables = (raw.T, self.predicted.T, self.wanted.T)
+        mapped = np.stack([np.interp(r, p, w) for r, p, w in zip(*tables, strict=True)], axis=1)
+        if shut:
+            certain = self._closures(raw[:, _CLOSED], fps)
+            mapped[:, _CLOSED] = np.maximum(mapped[:, _CLOSED], certain)
+        return mapped * gate(active, fps)[:, None]
+
+    def _closures(self, likely: np.ndarray, fps: float) -> np.ndarray:
+        """(T,) in [0, 1], 1 around those peaks of `likely` (T,) that are high enough.
+
+        Closures are short, and the network blurs them: only near the peak are the lips shut.
+        """
+        from scipy.ndimage import maximum_filter1d
+
+        begin, shut = self.closing
+        closed = np.clip((likely - begin) / (shut - begin), 0, 1)
+        reach = 2 * max(1, round(_PEAK_SECONDS * fps)) + 1
+        peak = np.maximum(maximum_filter1d(likely, reach), 1e-6)
+        near = np.clip((likely / peak - _PEAK) / (1 - _PEAK) * 2, 0, 1)
+        return closed * closed * (3 - 2 * closed) * near
+
+    def likely(self, hidden: np.ndarray) -> np.ndarray:
+        """The network's own answer in [0, 1] (T, 7), hedged towards the mean."""
+        return 1 / (1 + np.exp(-(hidden @ self.last + self.last_bias)))
 
     def _spread(self, raw: np.ndarray, active: np.ndarray, fps: float) -> np.ndarray:
         """Predictions with the variance that they had in training; human voices give less."""
         spoken, prior = raw[active], 2.0 * fps
         center, expected = self.predicted.mean(axis=0), self.predicted.var(axis=0)
         found = ((spoken - center) ** 2).sum(axis=0) + prior * expected
-        gain = np.sqrt(expected * (len(spoken) + prior) / found)
+        gain = np.sqrt(expected * (len(spoken) + prior) / np.maximum(found, 1e-12))
         return center + (raw - center) * np.clip(gain, 1.0, 1.6)
 
     def predict(self, samples: np.ndarray, fps: float, opening: float = 1.0) -> Motion:
         """Expression of the mouth for sound (N,) at 16 kHz; closed and neutral in silence."""
         curves = in_parts(
-            samples, fps, lambda piece, count: self.curves(features(piece, fps, count), fps)
+            samples, fps, lambda piece, _, count: self.curves(features(piece, fps, count), fps)
         )
         return Motion(fps=fps, expression=to_arkit(curves, opening), source="universal driver")
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)}
+        """Plain float arrays; the large ones in half precision, which they were rounded to."""
+        result = {f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)}
+        for name in ("first", "second", "last"):
+            result[name] = result[name].astype(np.float16)
+        return result
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "UniversalDriver":
         """Raises UserError when an array is missing, misshapen or not finite."""
-        width = (_FOURTH.stop - _FOURTH.start,)
-        shapes = {
-            "mean": width, "std": width, "weights": (width[0] * len(_OFFSETS), len(CURVES)),
-            "bias": (len(CURVES),), "predicted": (_KNOTS, len(CURVES)),
-            "wanted": (_KNOTS, len(CURVES)),
+        bias = arrays.get("first_bias", np.zeros(0))
+        units = bias.size if bias.ndim == 1 and bias.size <= _MOST_UNITS else 0
+        curves = len(CURVES)
+        shapes: dict[str, tuple[int, ...]] = {
+            "mean": (_COLUMNS,), "std": (_COLUMNS,),
+            "first_bias": (max(units, 1),), "first": (_COLUMNS, units),
+            "second": (units * len(CONTEXT), units), "second_bias": (units,),
+            "last": (units, curves), "last_bias": (curves,),
+            "predicted": (KNOTS, curves), "wanted": (KNOTS, curves), "closing": (2,),
         }  # fmt: skip
+        values = {}
         for name, shape in shapes.items():
             array = arrays.get(name)
             if array is None or array.shape != shape or not np.isfinite(array).all():
-                raise UserError(
-                    f"The universal audio driver is damaged at {name!r}; make it again."
-                )
-        return cls(**{name: np.asarray(arrays[name], np.float32) for name in shapes})
-
-    @classmethod
-    def fit(cls, voices: tuple[str | None, ...] = _VOICES, seed: int = 0) -> "UniversalDriver":
-        """Learn from synthetic speech; some seconds.
-
-        Raises:
-            UserError: eSpeak NG, onnxruntime or the speech embedding is missing.
-        """
-        rows, curves, active = _synthetic_data(voices, np.random.default_rng(seed))
-        spoken = np.concatenate([r[a] for r, a in zip(rows, active, strict=True)])
-        mean, std = spoken.mean(axis=0), spoken.std(axis=0) + 1e-3
-        x = np.concatenate(
-            [
-                taps(normalised(r, a, mean, std, _FPS), _FPS, _OFFSETS)
-                for r, a in zip(rows, active, strict=True)
-            ]
-        )
-        y, spoken_frames = np.concatenate(curves), np.concatenate(active)
-        center = x.mean(axis=0)
-        x -= center
-        gram = x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1], dtype=x.dtype)
-        weights = np.linalg.solve(gram, x.T @ (y - y.mean(axis=0)))
-        bias = y.mean(axis=0) - center @ weights
-        levels = np.linspace(0, 1, _KNOTS)
-        raw = (x @ weights + y.mean(axis=0))[spoken_frames]
-        predicted = np.maximum.accumulate(
-            np.quantile(raw, levels, axis=0) + 1e-6 * np.arange(_KNOTS)[:, None]
-        )
-        # A curve that is hard to predict (r small) must not be blown up to its full range.
-        y = y[spoken_frames]
-        trust = np.array([np.corrcoef(raw[:, k], y[:, k])[0, 1] for k in range(len(CURVES))])
-        wanted = trust * np.quantile(y, levels, axis=0) + (1 - trust) * np.clip(predicted, 0, 1)
-        return cls.from_arrays(
-            {"mean": mean, "std": std, "weights": weights, "bias": bias,
-             "predicted": predicted, "wanted": wanted}
-        )  # fmt: skip
+                raise _damaged(name)
+            values[name] = np.asarray(array, np.float32)
+        if values["closing"][0] >= values["closing"][1]:
+            raise _damaged("closing")
+        return cls(**values)
 
 
-def _synthetic_data(
-    voices: tuple[str | None, ...], rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Embedding rows, articulation curves and spoken frames, one entry per reading."""
-    from scipy.signal import lfilter
-
-    from avatar3d.audio.tts import speak
-    from avatar3d.progress import track
-
-    rows, curves, active = [], [], []
-    jobs = [(language, voice) for language in SENTENCES for voice in voices]
-    for language, voice in track(jobs, "Learning from synthetic speech"):
-        speech = speak(SENTENCES[language], language, voice)
-        sound = speech.at_16k()
-        # Rooms and microphones: noise at 15 to 40 dB below the voice, and a tilted spectrum.
-        noise = rng.normal(size=len(sound)) * sound.std() * 10 ** (-rng.uniform(15, 40) / 20)
-        sound = lfilter([1, rng.uniform(-0.5, 0.5)], [1], sound + noise).astype(np.float32)
-        target = articulation(speech.phonemes, _FPS, len(sound) / SAMPLE_RATE)
-        found: dict[str, Any] = features(sound, _FPS, len(target))
-        if "speech" not in found:
-            raise UserError(
-                "Learning from synthetic speech needs speech embeddings; install onnxruntime and "
-                "run `avatar3d assets fetch speech-embedding`."
-            )
-        rows.append(found["speech"][:, _FOURTH])
-        curves.append(target)
-        active.append(activity(found["mel"], _FPS))
-    return rows, curves, active
+def _damaged(name: str) -> UserError:
+    return UserError(
+        f"The universal audio driver is damaged at {name!r}; train the avatar or install avatar3d "
+        "again."
+    )
 
 
 @lru_cache(maxsize=1)
 def load_universal() -> UniversalDriver:
-    """The universal driver, learnt at first use on this machine and cached on disk.
+    """The universal driver that comes with the package.
 
     Raises:
-        UserError: as `UniversalDriver.fit`.
+        UserError: its file is missing or damaged, or speech embeddings cannot be computed here.
     """
-    path = cache_folder() / "drivers" / f"universal-{_recipe()}.npz"
+    from avatar3d.audio.embedding import available
+
+    if not available():
+        raise UserError(
+            "The universal audio driver needs speech embeddings; install onnxruntime and run "
+            "`avatar3d assets fetch speech-embedding`."
+        )
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return UniversalDriver.from_arrays(dict(data))
-    except (OSError, ValueError, UserError):
-        driver = UniversalDriver.fit()
-    # Where the cache cannot be written the driver is learnt again next time.
-    with suppress(UserError):
-        write_arrays(path, driver.arrays(), compressed=False)
-    return driver
-
-
-def _recipe() -> str:
-    """Hash of the code that makes the driver, so that a cached one is never out of date."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parents[1]
-    for part in _INGREDIENTS:
-        digest.update((package / part).read_bytes())
-    return digest.hexdigest()[:16]
+        return UniversalDriver.from_arrays(read_arrays(WEIGHTS_FILE, _LARGEST))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The universal audio driver {WEIGHTS_FILE} is damaged; install avatar3d again."
+        ) from error

@@ -85,14 +85,14 @@ def taps(rows: np.ndarray, fps: float, offsets: Sequence[float], shift: float = 
 
 
 def in_parts(
-    samples: np.ndarray, fps: float, rows_of: Callable[[np.ndarray, int], np.ndarray]
+    samples: np.ndarray, fps: float, rows_of: Callable[[np.ndarray, int, int], np.ndarray]
 ) -> np.ndarray:
     """Rows (T, C) for sound (N,) at 16 kHz, T = ceil(duration * fps), made ten minutes at a time.
 
     So an audio book takes no more memory than its result. Parts overlap by 5 s and are cut inside.
 
     Args:
-        rows_of: from a piece of sound and its number of frames to that many rows.
+        rows_of: from a piece of sound, its first frame and number of frames to that many rows.
 
     Raises:
         UserError: empty or broken sound, or an impossible frame rate.
@@ -106,7 +106,7 @@ def in_parts(
     for first in range(0, total, size):
         start, stop = max(0, first - overlap), min(total, first + size + overlap)
         low, high = (round(frame / fps * SAMPLE_RATE) for frame in (start, stop))
-        rows = rows_of(samples[low:high], stop - start)
+        rows = rows_of(samples[low:high], start, stop - start)
         pieces.append(rows[first - start : min(first + size, total) - start])
     return np.concatenate(pieces)
 
