@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Wish", "acted_motion", "motion_named", "performance"]
 
 CAPTURED = "captured"
+_HELD = 3.0  # seconds of video made of a picture
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ def _acted(avatar: "SplatAvatar", path: Path) -> tuple["Motion", Path | None]:
         from avatar3d.subject import Subject
 
         return motion, Subject(path).audio_path
-    if len(motion) == 1:  # a picture
-        return motion, None
+    if len(motion) == 1:  # a picture: its pose, held
+        return motion.at(np.zeros(round(_HELD * motion.fps))), None
     if path.suffix.lower() in (".npz", ".csv", ".yaml", ".yml", ".a3d"):
         return motion, None
     from avatar3d.io.video import probe
