@@ -14,6 +14,8 @@ _EYES = [index for index, name in enumerate(ARKIT_52) if name.startswith("eye")]
 _LEAST = 0.25  # closure above the lids' level before and after
 _APART = 0.12  # seconds between two blinks
 _LONGEST = 1.0  # seconds; eyes shut for longer are closed, or look down
+_LONG_GAP = 2.0  # times the mean
+_MIXED = 8
 _USUAL_GAP = 4.0  # seconds, of people who are not watched: about 15 a minute
 _SHAPE = (0.09, 0.03, 0.16)  # seconds of an ordinary blink: closing, shut, opening
 
@@ -125,8 +127,10 @@ class BlinkHabit:
         if len(blinks) < 2:  # as if one more had come after the usual time
             gap = (motion.duration + _USUAL_GAP) / (len(blinks) + 1)
             return cls(np.array([gap]), tuple(shapes or [_usual_shape(motion.fps)]), motion.fps)
-        # The clip may begin and end far from a blink, so its own count sets the mean.
         gaps = np.diff([blink.peak for blink in blinks]) / motion.fps
+        # A minute without a blink in a long clip is not to be had again and again.
+        gaps = np.minimum(gaps, _LONG_GAP * gaps.mean())
+        # The clip may begin and end far from a blink, so its own count sets the mean.
         return cls(gaps / gaps.mean() * motion.duration / len(blinks), tuple(shapes), motion.fps)
 
     def closure(
@@ -141,20 +145,29 @@ class BlinkHabit:
         time = np.arange(count) / fps
         closed = np.zeros(count)
         order: list[float] = []
+        shapes: list[int] = []
         moment = -float(rng.uniform(0, self.gaps.mean()))
         previous = -1.0
         while moment < count / fps:
-            if not order:  # every gap of the clip once, in another order, before any comes again
-                jitter = rng.uniform(0.7, 1.3, len(self.gaps))
-                order = list(rng.permutation(self.gaps * jitter / jitter.mean()))
+            if not order:
+                order = self._some_gaps(rng)
             moment += max(order.pop(), 0.15)
-            shape = self.shapes[rng.integers(len(self.shapes))]
+            if not shapes:  # every one once, in another order, before any comes again
+                shapes = list(rng.permutation(len(self.shapes)))
+            shape = self.shapes[shapes.pop()]
             at = _calm(moment, busy, fps, previous)
             previous = at + len(shape) / self.fps
             where = (time - at) * self.fps + shape.argmax()
             blink = np.interp(where, np.arange(len(shape)), shape, left=0, right=0)
             closed = np.maximum(closed, blink)
         return np.clip(closed, 0, 1)
+
+    def _some_gaps(self, rng: np.random.Generator) -> list[float]:
+        """A few gaps to come, some short and some long, so that the rate soon is the person's."""
+        ranks = np.array_split(np.sort(self.gaps), min(_MIXED, len(self.gaps)))
+        drawn = np.array([rng.choice(some) for some in ranks]) * rng.uniform(0.8, 1.2, len(ranks))
+        drawn *= self.gaps.mean() / np.mean([some.mean() for some in ranks])
+        return list(rng.permutation(drawn))
 
 
 def _calm(moment: float, busy: np.ndarray | None, fps: float, earliest: float) -> float:
