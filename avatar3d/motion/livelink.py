@@ -77,9 +77,9 @@ def read_livelink(path: str | Path) -> Motion:
     """Read a recording of the app, or what `write_livelink` wrote.
 
     Columns that are missing count as 0, and it is said which. The frame rate is that of the
-    timecodes; dropped frames are filled by interpolation. Some versions of the app give the angles
-    in the opposite sense: where the eyes' angles contradict the eyeLook weights of the same
-    recording, they are turned round.
+    timecodes; frames that were dropped or had no face are filled by interpolation. Some versions of
+    the app give the angles in the opposite sense: where the eyes' angles contradict the eyeLook
+    weights of the same recording, they are turned round.
 
     Raises:
         UserError: missing, or not such a file; names the line.
@@ -128,37 +128,47 @@ def _timecode(seconds: float) -> str:
 
 def _table(path: Path) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
     """Columns by lower-case name, numbers (T, C) with 0 for text, times (T,) in seconds."""
+    rows, stamps = [], []
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path} is larger than any recording should be; it was not read.")
-        lines = [row for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"))) if row]
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            lines = csv.reader(handle)
+            header = next((line for line in lines if line), [""])
+            if header[0].strip().lower() != "timecode":
+                raise UserError(
+                    f"{path} is not a recording of Live Link Face: its first line must name the "
+                    "columns, beginning with Timecode, and frames must follow."
+                )
+            for line in lines:
+                if not line or not any(cell.strip() for cell in line[2:]):
+                    continue  # a frame in which the app had no face
+                row, stamp = _frame(line, len(header), f"Line {lines.line_num} of {path}")
+                rows.append(row)
+                stamps.append(stamp)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"Cannot read the recording {path} ({error}).") from error
-    if len(lines) < 2 or lines[0][0].strip().lower() != "timecode":
+    if not rows:
+        raise UserError(f"{path} names columns, but no frame with a face follows.")
+    names = {name.strip().lower(): column for column, name in enumerate(header)}
+    return names, np.stack(rows), _seconds(np.array(stamps))
+
+
+def _frame(line: list[str], columns: int, where: str) -> tuple[np.ndarray, list[float]]:
+    """Numbers (C,), the first 0, and hours, minutes, seconds and ticks of a line."""
+    if len(line) != columns:
         raise UserError(
-            f"{path} is not a recording of Live Link Face: its first line must name the columns, "
-            "beginning with Timecode, and frames must follow."
+            f"{where} has {len(line)} columns where the first line names {columns}; export the "
+            "take again."
         )
-    names = {name.strip().lower(): column for column, name in enumerate(lines[0])}
-    numbers = np.zeros((len(lines) - 1, len(lines[0])))
-    stamps = []
-    for row, line in enumerate(lines[1:]):
-        if len(line) != len(lines[0]):
-            raise UserError(
-                f"Line {row + 2} of {path} has {len(line)} columns where the first line names "
-                f"{len(lines[0])}; export the take again."
-            )
-        match = re.fullmatch(r"(\d+):(\d+):(\d+)[:;](\d+(?:\.\d+)?)", line[0].strip())
-        try:
-            numbers[row, 1:] = [float(cell) for cell in line[1:]]
-        except ValueError:
-            match = None
-        if match is None or not np.isfinite(numbers[row]).all():
-            raise UserError(
-                f"Line {row + 2} of {path} is not a frame of Live Link Face; export the take again."
-            )
-        stamps.append([float(group) for group in match.groups()])
-    return names, numbers, _seconds(np.array(stamps))
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)[:;](\d+(?:\.\d+)?)", line[0].strip())
+    try:
+        numbers = np.array([0.0, *map(float, line[1:])])
+    except ValueError:
+        match = None
+    if match is None or not np.isfinite(numbers).all():
+        raise UserError(f"{where} is not a frame of Live Link Face; export the take again.")
+    return numbers, [float(group) for group in match.groups()]
 
 
 def _seconds(stamps: np.ndarray) -> np.ndarray:

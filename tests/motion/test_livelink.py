@@ -132,6 +132,20 @@ def test_missing_columns_are_named_and_count_as_zero(tmp_path, capsys):
         Motion.load(path)
 
 
+def test_frames_without_a_face_are_bridged(tmp_path):
+    path = tmp_path / "take.csv"
+    rows = [(f"00:00:0{i // 60}:{i % 60:02d}.000", {"JawOpen": i / 180}) for i in range(180)]
+    lines = app_file(path, rows).read_text().splitlines()
+    for lost in (71, 72, 100):
+        code = lines[lost].split(",")[0]
+        lines[lost] = f"{code},0" if lost == 71 else f"{code},0" + "," * 61
+    path.write_text("\n".join(lines) + "\n")
+    motion = Motion.load(path)
+    assert len(motion) == 180
+    opening = motion.expression[:, ARKIT_INDEX["jawOpen"]]
+    np.testing.assert_allclose(opening, np.arange(180) / 180, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "a,b\n1,2\n", "Timecode,BlendShapeCount,JawOpen\n", APP_HEADER + "\n00:00:00:00,61,x\n",
