@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Wish", "acted_motion", "motion_named", "performance"]
 
-CAPTURED = "captured"
+CAPTURED, IDLE = "captured", "idle"
 _HELD = 3.0  # seconds of video made of a picture
 
 
@@ -80,9 +80,9 @@ def _performed(
         )
     if wish.performance is not None:
         acted, sound = _acted(avatar, wish.performance)
-        yield _finished(acted, config, pose), wish.audio or sound
+        yield _finished(avatar, acted, config, pose), wish.audio or sound
     elif wish.motion is not None:
-        yield _finished(motion_named(avatar, wish.motion), config, pose), wish.audio
+        yield _finished(avatar, motion_named(avatar, wish.motion), config, pose), wish.audio
     elif wish.audio is not None:
         from avatar3d.audio import load_audio
 
@@ -99,7 +99,7 @@ def _performed(
             yield _speech(avatar, spoken_text.at_16k(), config, spoken_text.phonemes), file
     else:
         assert over is not None
-        yield _finished(over, config, pose), None
+        yield _finished(avatar, over, config, pose), None
 
 
 def motion_named(avatar: "SplatAvatar | None", name: str) -> "Motion":
@@ -191,18 +191,24 @@ def _speech(
     return result
 
 
-def _finished(motion: "Motion", config: "MotionConfig", pose: str | None) -> "Motion":
-    """A motion with the head path and the mood that were asked for."""
-    from avatar3d.motion import paths
+def _finished(
+    avatar: "SplatAvatar", motion: "Motion", config: "MotionConfig", pose: str | None
+) -> "Motion":
+    """A motion with the head motion, the eyes and the mood that were asked for."""
+    from avatar3d.motion import compose, in_manner, paths
     from avatar3d.motion.emotions import with_emotion
+    from avatar3d.motion.manner import speech_effort
 
     motion = with_emotion(motion, config.emotion, config.emotion_intensity)
-    if pose is None or pose == CAPTURED:
+    if IDLE in (pose, config.eyes):
+        own = in_manner(
+            avatar.idle_motion, motion.duration, motion.fps, config.seed, config.intensity,
+            speech_effort(motion),
+        )  # fmt: skip
+        moves, looks = pose == IDLE, config.eyes == IDLE
+        motion = compose(motion, own if moves else motion, own if looks else motion, fill="hold")
+    if pose in (None, CAPTURED, IDLE):
         return motion
     make = {"orbit": paths.orbit, "nod": paths.nod, "shake": paths.shake, "still": paths.still}
-    if pose not in make:
-        raise UserError(
-            f"--pose {pose} needs speech; with a motion it is one of {', '.join(make)}."
-        )
-    path = make[pose](motion.duration, motion.fps)
+    path = make[str(pose)](motion.duration, motion.fps)
     return path.over(motion.without("head_pose", "torso_pose"))

@@ -12,7 +12,7 @@ from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion import Motion, MotionConfig
 from avatar3d.motion.paths import head_angles, orbit
 
-JAW, SMILE = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthSmileLeft"]
+JAW, SMILE, BROW = (ARKIT_INDEX[n] for n in ("jawOpen", "mouthSmileLeft", "browInnerUp"))
 CALM = MotionConfig(driver="energy")
 
 
@@ -55,8 +55,12 @@ def test_a_mood_and_a_path_go_over_any_motion(avatar, files):
     motion, _ = performed(avatar, happy, "still", motion=str(files / "m.npz"))
     assert motion.expression[-1, SMILE] > 0.2
     np.testing.assert_allclose(motion.head_pose, np.tile(np.eye(4), (50, 1, 1)), atol=1e-6)
-    with pytest.raises(UserError, match="--pose idle needs speech"):
-        performed(avatar, pose="idle", motion=str(files / "m.npz"))
+    idle = MotionConfig(pose="idle", eyes="idle")
+    motion, _ = performed(avatar, idle, "idle", motion=str(files / "m.npz"))
+    np.testing.assert_allclose(motion.expression[:, JAW], 0.3)
+    np.testing.assert_allclose(motion.expression[:, BROW], 0.05, atol=1e-6)  # the avatar's own
+    turned = np.degrees(np.ptp(head_angles(motion.head_pose)[0]))
+    assert 1 < turned < 10.5
 
 
 def test_keyframes_alone_or_on_top_of_speech(avatar, files):
