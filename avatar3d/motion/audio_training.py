@@ -17,9 +17,10 @@ __all__ = ["MIN_SPEECH", "fit_audio_driver"]
 
 MIN_SPEECH = 1.5
 """Seconds of speech below which nothing personal can be learnt."""
-LITTLE_SPEECH = 2.5
+LITTLE_SPEECH = 2.0
 """Seconds below which only the universal mouth is scaled to the person."""
 _MOST_FRAMES = 3000  # more is redundant: the regression then takes every second frame, and so on
+_WIDEST = 0.985  # quantile of the lip gap: what was seen once or twice is not asked for
 _DELAYS = np.arange(-0.12, 0.121, 0.02)
 _LEADS = (-0.04, 0.04)
 """Seconds of the clip's delay that stay, as nobody notices them: they may be the person's way, or
@@ -104,8 +105,8 @@ def _fit(
         universal=universal, lips=lips, shapes=shapes, mean=mean, std=std, map=found.weights,
         bias=found.bias, slope=found.slope, middle=middle, gain=gain,
         spread=restored.std(axis=0), gap_predicted=predicted,
-        gap_wanted=np.quantile(gap, levels), lead=float(np.clip(delay, *_LEADS)),
-        residual_count=model.residual_count,
+        gap_wanted=np.quantile(gap, np.minimum(levels, _WIDEST)),
+        lead=float(np.clip(delay, *_LEADS)), residual_count=model.residual_count,
         report=_report(lips, shapes, found, displacement[frames], seconds, delay),
     )  # fmt: skip
 

@@ -21,8 +21,8 @@ class MotionConfig:
     driver: str = "auto"
     """What moves the mouth. personal: the driver trained on this person's speech; universal: one
     learnt from synthetic speech, for any voice; visemes: rules for phonemes whose times are known,
-    as those of a text are; energy: the loudness and colour of the sound; auto: visemes for a text,
-    else the first of the others that can be had."""
+    as those of a text are; energy: the loudness and colour of the sound; auto: personal, which
+    minds such phonemes too, else visemes where they are known, else the first of the others."""
 
     pose: str = "captured"
     """Head motion: captured (the recorded performance, forth and back), idle (new, after the

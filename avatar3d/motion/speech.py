@@ -94,13 +94,14 @@ def mouth_for_audio(
     config: MotionConfig,
     phonemes: Phonemes | None = None,
 ) -> Motion:
-    """The mouth alone: visemes of phonemes that are known, else the avatar's driver, else the
-    universal one, else the energy."""
+    """The mouth alone: the avatar's driver, which listens to phonemes that are known; without one
+    their visemes, else the universal driver, else the energy."""
     samples = checked(samples)
     if not len(samples):
         raise UserError("The sound to speak is empty; give some speech.")
-    if phonemes and config.driver in ("auto", "visemes"):
-        return from_phonemes(phonemes, fps, len(samples) / SAMPLE_RATE, config.opening)
+    said = phonemes or ()
+    if said and (config.driver == "visemes" or (config.driver == "auto" and driver is None)):
+        return from_phonemes(said, fps, len(samples) / SAMPLE_RATE, config.opening)
     if config.driver == "visemes":
         raise UserError(
             "Visemes need to know what is said when, as with --text and a voice of eSpeak NG; use "
@@ -115,13 +116,15 @@ def mouth_for_audio(
         )
     try:
         if driver is not None and config.driver != "universal":
-            return driver.predict(samples, fps)
+            return driver.predict(samples, fps, said)
         from avatar3d.motion.universal import load_universal
 
         return load_universal().predict(samples, fps, config.opening)
     except UserError as error:
         if config.driver != "auto":
             raise
+        if said:
+            return from_phonemes(said, fps, len(samples) / SAMPLE_RATE, config.opening)
         say(f"The mouth follows the loudness of the sound only: {error}")
         return from_audio_energy(samples, fps, config.opening)
 

@@ -13,9 +13,11 @@ from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.head.model import HeadModel
 from avatar3d.motion import audio_driver, windows
 from avatar3d.motion.articulation import CURVES, to_arkit
-from avatar3d.motion.audio_driver import AudioDriver
+from avatar3d.motion.audio_driver import PERSONAL, AudioDriver
+from avatar3d.motion.config import MotionConfig
 from avatar3d.motion.lips import LipSpace
 from avatar3d.motion.motion import Motion
+from avatar3d.motion.speech import mouth_for_audio
 from avatar3d.motion.universal import WEIGHTS_FILE, UniversalDriver, load_universal
 from avatar3d.motion.visemes import articulation
 from avatar3d.subject.tracking import Tracking
@@ -167,7 +169,7 @@ def test_little_speech_gives_no_driver_of_its_own(
     assert "speech" in capsys.readouterr().err
     mute = {"mel": rows["mel"]}
     assert AudioDriver.fit(mute, tracking, toy_head, FPS, universal=ignorant()) is None
-    audible[:60] = True
+    audible[:45] = True
     little = AudioDriver.fit(rows, tracking, toy_head, FPS, audible, ignorant())
     assert little is not None
     assert little.report["method"] == "universal driver, scaled"
@@ -269,7 +271,8 @@ def test_known_phonemes_shut_the_lips_of_a_personal_driver(
     fitted: AudioDriver, toy_head: HeadModel, universal: UniversalDriver
 ) -> None:
     speech = speak(BILABIAL_TEXTS["en"], "en")
-    motion = fitted.predict(speech.at_16k(), FPS, speech.phonemes)
+    motion = mouth_for_audio(fitted, speech.at_16k(), FPS, MotionConfig(), speech.phonemes)
+    assert motion.source == PERSONAL
     opened = gap(motion, toy_head) - 0.0005
     found = closures(opened / np.percentile(opened, 95), FPS, speech.phonemes)
     assert found.met >= 0.95 * found.bilabials
