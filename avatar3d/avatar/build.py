@@ -6,6 +6,7 @@ import numpy as np
 
 from avatar3d.avatar.clouds import Cloud, bound_cloud, hair_cloud, torso_cloud
 from avatar3d.avatar.gamut import Gamut, freedom, learnable_colors
+from avatar3d.avatar.outline import conformed
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.avatar.views import Views
@@ -43,6 +44,8 @@ def initial_state(
     """
     head = behind_lids(model.shaped(tracking.identity, tracking.landmark_offsets))
     views = Views(subject, tracking, head, frames)
+    head = conformed(head, views)
+    views = views.of(head)
     hair_budget = round(budget * _HAIR_SHARE)
     bound_budget = round(budget * _BOUND_SHARE)
     clouds = [

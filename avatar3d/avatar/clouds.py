@@ -30,8 +30,12 @@ _INSIDE_COLOR = {
 _OUTSIDE = ("face", "lips", "scalp", "ears", "neck", "shoulders")
 _NEVER_HAIR = ("background", "neck", "clothes")  # labels of pixels
 _FILLED_FROM = 12  # neighbours of a point that no frame has seen
+_TWIN, _LIT_BY = 0.004, 60  # metres between mirrored points; pairs that tell how the light falls
 _TORSO_ABOVE = 0.9  # triangles that move with the shoulders are left to the torso's own Gaussians
-_HAIR_SPREAD = 0.012  # metres, of hair in depth
+_HAIR_PIXELS = 1.5  # beside the mesh, for one Gaussian
+_HAIR_SPREAD = 0.004  # metres, of hair in depth
+_SHELL_LIFT, _SHELL_SPREAD = -0.002, 0.003  # metres from the surface, where the hair ends
+_SHOWN_DENSITY = 4  # of hair that the clip shows, over that of other hair
 _SHELL_OPACITY = 3.0  # what no frame shows keeps it, and must not be glass
 _CHEST_FRONT, _SHOULDER_BACK = 0.05, 0.06  # metres in front of / behind the ears
 
@@ -72,7 +76,13 @@ def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gene
     part = model.part[model.faces[face, 0]]
     outside = np.isin(part, [PARTS.index(name) for name in _OUTSIDE])
     points = (head.vertices[model.faces[face]] * bary[:, :, None]).sum(1)
-    color[~seen] = _colors_nearby(points[~seen], points[seen & outside], color[seen & outside])
+    scalp = part == PARTS.index("scalp")
+    for wanted, source in (
+        (~seen & scalp, seen & outside & shown.hairy),
+        (~seen & ~scalp, seen & outside),
+    ):
+        source = source if source.sum() >= _FILLED_FROM else seen & outside
+        color[wanted] = _colors_nearby(points[wanted], points[source], color[source])
     splat_part = np.full(len(face), SplatState.PARTS.index("skin"), np.uint8)
     for name, inside_color in _INSIDE_COLOR.items():
         color[part == PARTS.index(name)] = inside_color
@@ -101,7 +111,8 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
         free = (views.mattes[view] > 200) & (views.face[view] < 0)
         rows, columns = np.nonzero(free & _may_be_hair(views, view))
         above = np.flatnonzero(rows < views.chin_row(view) - 0.05 * views.camera.height)
-        picked = rng.permutation(above)[: budget // (2 * len(chosen))]
+        most = int(min(budget / 2, len(above) / _HAIR_PIXELS) / len(chosen))
+        picked = rng.permutation(above)[:most]
         rows, columns = rows[picked], columns[picked]
         T = views.tracking.T_camera_head[index]
         depth = _rim_depth(head, views, view)[rows, columns]
@@ -117,9 +128,7 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
         face=face,
         bary=bary,
         position=position,
-        spacing=np.r_[
-            np.full(len(outer), 0.18 / np.sqrt(max(budget, 1))), np.full(len(shell), shell_spacing)
-        ],
+        spacing=np.r_[np.full(len(outer), 0.18 / np.sqrt(max(budget, 1))), shell_spacing],
         color=np.concatenate([outer_color, shell_color]),
         opacity=np.r_[np.zeros(len(outer)), np.full(len(shell), _SHELL_OPACITY)],
         part=np.full(len(face), SplatState.PARTS.index("hair"), np.uint8),
@@ -210,39 +219,59 @@ def _normals(head: ShapedHead) -> tuple[np.ndarray, np.ndarray]:
 
 def _scalp_shell(
     head: ShapedHead, views: Views, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Points up to 12 mm above the scalp, their colours, (count, 3) each, and their spacing."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points in the outermost hair, their colours, (count, 3) each, and their spacing (count,).
+
+    They are denser where the clip shows the hair.
+    """
     model = head.model
     normal, center = _normals(head)
     length = np.linalg.norm(normal, axis=1)
     forehead = model.landmarks_of(head.vertices)[10, 1]
     scalp = (model.part[model.faces[:, 0]] == PARTS.index("scalp")) & (length > 0)
-    candidates = np.flatnonzero(scalp & (center[:, 1] > forehead - 0.06))
-    if not len(candidates) or count <= 0:
-        return np.zeros((0, 3)), np.zeros((0, 3)), 0.0
-    area = length[candidates].sum() / 2
-    face = rng.choice(candidates, count, p=length[candidates] / (2 * area))
-    lift = rng.random((count, 1)) * 0.012
-    shown = views.look(face, np.full((count, 3), 1 / 3))
-    color, seen = shown.color, shown.seen
-    color[~seen] = _colors_nearby(center[face[~seen]], center[face[seen]], color[seen])
-    points = center[face] + normal[face] / length[face, None] * lift
-    return points, color, float(np.sqrt(area / count))
+    scalp = np.flatnonzero(scalp & (center[:, 1] > forehead - 0.06))
+    if not len(scalp) or count <= 0:
+        return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
+    shown = views.look(scalp, np.full((len(scalp), 3), 1 / 3))
+    share = length[scalp] * np.where(shown.seen, _SHOWN_DENSITY, 1)
+    share /= share.sum()
+    color, source = shown.color, shown.seen & shown.hairy
+    source = source if source.sum() >= _FILLED_FROM else shown.seen
+    center = center[scalp]
+    color[~shown.seen] = _colors_nearby(center[~shown.seen], center[source], color[source])
+    chosen = rng.choice(len(scalp), count, p=share)
+    face = scalp[chosen]
+    bary = rng.dirichlet(np.ones(3), count)
+    lift = rng.normal(_SHELL_LIFT, _SHELL_SPREAD, (count, 1))
+    points = (head.vertices[model.faces[face]] * bary[:, :, None]).sum(1)
+    points += normal[face] / length[face, None] * lift
+    spacing = np.sqrt(length[face] / 2 / (count * share[chosen]))
+    return points, color[chosen], spacing
 
 
 def _colors_nearby(points: np.ndarray, seen: np.ndarray, color: np.ndarray) -> np.ndarray:
     """Colours (n, 3) for points no frame has seen: those of what is nearest, here or mirrored.
+
+    What is mirrored is darkened or lit as its side is, going by points that show on both.
 
     Args:
         points: (n, 3) head frame; seen: (m, 3) points whose colours (m, 3) are known.
     """
     if not len(seen):
         return np.full((len(points), 3), 0.4)
+    own = cKDTree(seen)
     sources = np.concatenate([seen, seen * [-1, 1, 1]])
+    colors = np.concatenate([color, color])
+    apart, twin = own.query(sources[len(seen) :])
+    paired = np.flatnonzero(apart < _TWIN)
+    if len(paired) >= _LIT_BY:
+        light = color[twin[paired]] - color[paired]
+        _, lit = cKDTree(sources[len(seen) :][paired]).query(sources[len(seen) :], _LIT_BY)
+        colors[len(seen) :] += np.median(light[lit], axis=1)
     count = min(_FILLED_FROM, len(sources))
     _, nearest = cKDTree(sources).query(points, count)
-    nearest = np.asarray(nearest).reshape(len(points), count) % len(seen)
-    return np.median(color[nearest], axis=1)
+    nearest = np.asarray(nearest).reshape(len(points), count)
+    return np.median(colors[nearest], axis=1).clip(0, 1)
 
 
 def _bind(head: ShapedHead, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

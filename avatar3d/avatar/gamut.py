@@ -1,11 +1,10 @@
 """Which colours a Gaussian may learn, given how the clip showed the place where it sits.
 
-Skin that the clip shows only edge-on covers a pixel or two at the person's outline. Where the head
-model is wider than the person there, it would rather take the colour of the background than fade,
-and shows it as soon as the head turns. So it keeps to the colours that frames show nearby, well
-inside the outline, such as those of an earring, or close to the one it started with, which comes
-from skin that faced the camera, here or on the other side. Fading and shrinking are the ways left
-to show the background. Hair is all outline; it keeps to the colours of the hair around it.
+Skin that the clip shows only edge-on covers a pixel or two at the person's outline. It would rather
+take the colour of the background there than fade, and shows it as soon as the head turns. So it
+keeps close to the colour it started with, which comes from skin that faced the camera, here or on
+the other side, and to the common ones around it. Fading and shrinking are the ways left to show the
+background. Hair is all outline; it keeps to the colours of the hair around it.
 """
 
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from avatar3d.avatar.views import Shown
 
 __all__ = ["Gamut", "freedom", "learnable_colors"]
 
-_EDGE_ON, _FACING = 0.1, 0.4  # cosine between normal and view, at best
-_TIGHT = 0.04  # of the colour range, how far what was seen edge-on may go
-_SKIN_NEIGHBOURS, _MARGIN = 40, 0.03
+_EDGE_ON, _FACING = 0.15, 0.5  # cosine between normal and view, at best
+_TIGHT = np.array([0.025, 0.12, 0.025])  # of the colour range, how far what was seen edge-on may go
+_FURTHEST = (0.04, 0.2, 0.04)  # that colours shown around widen the range of others
+_SKIN_NEIGHBOURS, _SKIN_RARE = 40, 0.1
 _STEADY = 0.67  # of freedom, below which a colour does not follow the expression
 _HAIR_NEIGHBOURS, _HAIR_RARE, _HAIR_MARGIN = 120, 0.02, 0.05
 
@@ -66,17 +66,18 @@ def learnable_colors(state: SplatState, shown: Shown) -> Gamut:
     free = np.ones(len(state))
     free[:count] = freedom(shown.facing)
     free[~skin] = 1
-    reach = (_TIGHT + 2 * free**2)[:, None]
+    reach = _TIGHT + 2 * free[:, None] ** 2
     tint = to_opponent(state.color)
     low, high = tint - reach, tint + reach
     points = canonical_cloud(state).means
-    known = np.flatnonzero(np.isfinite(shown.low[:, 0]) & skin[:count])
+    known = np.flatnonzero(shown.bare & skin[:count])
     limited = np.flatnonzero(free < 1)
     if len(limited) and len(known):
-        nearest = _neighbours(points[limited], points[known], _SKIN_NEIGHBOURS)
-        shown_low, shown_high = (bound[known][nearest] for bound in (shown.low, shown.high))
-        low[limited] = np.minimum(low[limited], shown_low.min(1) - _MARGIN)
-        high[limited] = np.maximum(high[limited], shown_high.max(1) + _MARGIN)
+        around = tint[known][_neighbours(points[limited], points[known], _SKIN_NEIGHBOURS)]
+        common = np.quantile(around, [_SKIN_RARE, 1 - _SKIN_RARE], axis=1)
+        most = np.maximum(reach[limited], _FURTHEST)
+        low[limited] = np.minimum(low[limited], np.maximum(common[0], tint[limited] - most))
+        high[limited] = np.maximum(high[limited], np.minimum(common[1], tint[limited] + most))
     hair = np.flatnonzero(state.part == SplatState.PARTS.index("hair"))
     if len(hair):
         around = tint[hair][_neighbours(points[hair], points[hair], _HAIR_NEIGHBOURS)]

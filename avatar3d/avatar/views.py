@@ -1,11 +1,11 @@
 """A few frames of a subject with the tracked mesh rasterised into each."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
+from scipy.ndimage import distance_transform_edt, minimum_filter
 
-from avatar3d.avatar.opponent import to_opponent
 from avatar3d.head.model import PARTS, ShapedHead
 from avatar3d.kernels import rasterize_mesh
 from avatar3d.subject import PARSING_LABELS, Subject, Tracking
@@ -16,6 +16,7 @@ _COUNT = 8
 _DEPTH_SLACK = 0.0015  # metres; less than the thickness of a lip
 _NOT_SKIN = [PARSING_LABELS.index(name) for name in ("background", "clothes")]
 _EDGE = 5  # pixels around a pixel that must be person
+_DEEP = 0.01  # of the height, that blur carries the background into the person
 _FACING = 0.3  # cosine between normal and view from which a point counts as seen
 
 
@@ -25,19 +26,26 @@ class Shown:
 
     Attributes:
         color: (n, 3) mean over the frames that see a point; seen: (n,) bool, whether any does, and
-            from not so far aside that a pixel may be half background.
+            from not so far aside, nor so near the outline, that some of it may be background.
         facing: (n,) cosine between normal and view in the frame that the point faces best, -1 if
             it shows in none.
-        low, high: (n, 3) least and largest colour around the point in the frames that show it,
-            however much aside, clothes apart, in the coordinates of `to_opponent`; inf and -inf
-            without any.
+        label: (n,) uint8 index into `PARSING_LABELS` where it was seen best, 0 if it was not.
     """
 
     color: np.ndarray
     seen: np.ndarray
     facing: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    label: np.ndarray
+
+    @property
+    def hairy(self) -> np.ndarray:
+        """(n,) bool: seen as hair."""
+        return self.label == PARSING_LABELS.index("hair")
+
+    @property
+    def bare(self) -> np.ndarray:
+        """(n,) bool: seen, and not covered by a collar."""
+        return self.seen & ~np.isin(self.label, _NOT_SKIN)
 
 
 class Views:
@@ -58,6 +66,15 @@ class Views:
         self.images = [subject.frame(i).astype(np.float32) / 255 for i in self.indices]
         self.mattes = [subject.matte(i) for i in self.indices]
         self.parsing = [subject.parsing(i) for i in self.indices]
+        self._show(head)
+
+    def of(self, head: ShapedHead) -> "Views":
+        """The same frames with another surface of the same head model in them."""
+        other = copy(self)
+        other._show(head)
+        return other
+
+    def _show(self, head: ShapedHead) -> None:
         self.vertices, self.face, self.depth = [], [], []
         lashes = self.model.part == PARTS.index("lashes")
         solid = np.flatnonzero(~lashes[self.model.faces].any(1))
@@ -77,15 +94,15 @@ class Views:
     def look(self, faces: np.ndarray, bary: np.ndarray) -> Shown:
         """What the views show of surface points.
 
-        Only what is well inside the person's outline counts: a colour taken at it may be that of
-        the background, and would show as soon as the head turns.
+        Only what is well inside the person's outline gives colours: those taken at it may be the
+        background's, and would show as soon as the head turns.
 
         Args:
             faces: (n,) triangles; bary: (n, 3).
         """
-        total, count = np.zeros((len(faces), 3)), np.zeros((len(faces), 1))
-        facing = np.full(len(faces), -1.0)
-        low, high = np.full((len(faces), 3), np.inf), np.full((len(faces), 3), -np.inf)
+        total, count = np.zeros((len(faces), 3)), np.zeros(len(faces))
+        facing, best = np.full(len(faces), -1.0), np.full(len(faces), -1.0)
+        label = np.zeros(len(faces), np.uint8)
         triangles = self.model.faces[faces]
         for image, matte, labels, depth, vertices in zip(
             self.images, self.mattes, self.parsing, self.depth, self.vertices, strict=True
@@ -103,18 +120,13 @@ class Views:
             cosine = -(normal * points).sum(1) / np.maximum(length, 1e-12)
             shown &= cosine > 0
             facing = np.maximum(facing, np.where(shown, cosine, -1))
-            worn = np.isin(labels, _NOT_SKIN)[rows, columns]  # a collar over the neck
-            bare = np.flatnonzero(shown & ~worn)
-            tint, around = to_opponent(image), (3, 3, 1)
-            for bound, extreme, filtered in (
-                (low, np.minimum, minimum_filter(tint, around)),
-                (high, np.maximum, maximum_filter(tint, around)),
-            ):
-                bound[bare] = extreme(bound[bare], filtered[rows[bare], columns[bare]])
-            seen = shown & (cosine > _FACING)
+            deep = minimum_filter(matte, 2 * round(_DEEP * self.camera.height) + 1) > 200
+            seen = shown & deep[rows, columns] & (cosine > _FACING)
             total[seen] += image[rows[seen], columns[seen]]
             count[seen] += 1
-        return Shown(total / np.maximum(count, 1), count[:, 0] > 0, facing, low, high)
+            better = seen & (cosine > best)
+            best[better], label[better] = cosine[better], labels[rows, columns][better]
+        return Shown(total / np.maximum(count, 1)[:, None], count > 0, facing, label)
 
     def rays(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Camera-frame points (n, 3) at unit depth through the centres of pixels."""

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avatar3d.avatar.opponent import to_opponent
 from avatar3d.avatar.views import Views
 from avatar3d.geometry import Camera
 from avatar3d.head import HeadModel
@@ -60,15 +59,16 @@ def test_seen_points_have_their_colour_and_others_none(look):
     assert shown.facing.max() > 0.95
 
 
-def test_no_range_holds_the_backgrounds_colour_or_that_of_clothes(look):
+def test_nothing_beside_the_outline_gives_a_colour(look):
+    shown, _ = look
+    away = np.abs(shown.color[shown.seen][:, None] - np.array([SKIN, WHITE])).max(-1).min(1)
+    assert (away < 0.003).all()  # none has any teal in it
+
+
+def test_a_collar_is_not_bare_skin(look):
     shown, center = look
-    known = np.isfinite(shown.low[:, 0])
-    assert known.sum() > 20
-    assert not known[center[:, 1] < -0.04].any()  # behind the collar
-    for other in (TEAL, WHITE):
-        tint = to_opponent(np.array(other))
-        inside = (shown.low[known] <= tint) & (tint <= shown.high[known])
-        assert not inside.all(1).any()
-    skin = to_opponent(np.array(SKIN))
-    assert (shown.low[known] <= skin + 0.003).all()
-    assert (shown.high[known] >= skin - 0.003).all()
+    assert (shown.bare & (center[:, 1] > 0)).sum() > 20
+    covered = shown.seen & (center[:, 1] < -0.04)
+    assert covered.sum() > 5
+    assert not shown.bare[covered].any()
+    assert not shown.hairy.any()
