@@ -23,6 +23,7 @@ from avatar3d.kernels.blocks import (
     normal_equations,
     solve_blocks,
 )
+from avatar3d.kernels.detail import detail_difference
 from avatar3d.kernels.faces import FaceGradients, Poses, draw_faces, face_gradients
 from avatar3d.kernels.guided import guided_filter
 from avatar3d.kernels.mesh import rasterize_mesh
@@ -41,6 +42,7 @@ __all__ = [
     "backend_info",
     "bind_gaussians",
     "decode_pixels",
+    "detail_difference",
     "draw_faces",
     "encode_pixels",
     "face_gradients",

@@ -18,7 +18,7 @@ from avatar3d.kernels._backend import (
 from avatar3d.kernels.cuda.ssim import l1_ssim as l1_ssim_on_cuda
 from avatar3d.kernels.operators import operator
 
-__all__ = ["l1_ssim_loss", "ssim"]
+__all__ = ["keep_gradient", "l1_ssim_loss", "scaled_gradient", "ssim"]
 
 
 def ssim(image: Tensor, target: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -113,22 +113,26 @@ def _(
     return image.new_empty(()), gradient
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Save the gradient that the forward has made, its second output."""
+    ctx.arguments = len(inputs)
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, v_loss: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+def scaled_gradient(ctx: Any, v_loss: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    """That gradient for the first argument, none for the others."""
     (gradient,) = ctx.saved_tensors
+    others = [None] * (ctx.arguments - 1)
     if v_loss is None:
-        return None, None, None, None, None
+        return None, *others
     # A pass over the image is saved where the loss is the root or a plain term of it. Subclasses
     # trace, and on a GPU a look at the number would wait for it.
     if type(v_loss) is Tensor and v_loss.device.type == "cpu" and v_loss.item() == 1:
-        return gradient, None, None, None, None
-    return gradient * v_loss, None, None, None, None
+        return gradient, *others
+    return gradient * v_loss, *others
 
 
 _l1_ssim.register_kernel("cuda", l1_ssim_on_cuda)
-_l1_ssim.register_autograd(_backward, setup_context=_setup_context)
+_l1_ssim.register_autograd(scaled_gradient, setup_context=keep_gradient)

@@ -9,9 +9,8 @@ from torch import Tensor, no_grad
 
 from avatar3d.avatar.deform import FaceParameters, SplatParameters
 from avatar3d.geometry import Camera
-from avatar3d.kernels import l1_ssim_loss
+from avatar3d.kernels import detail_difference, l1_ssim_loss
 from avatar3d.training.config import TrainingConfig
-from avatar3d.training.detail import detail_difference
 from avatar3d.training.perceptual import Perceptual
 from avatar3d.training.priors import Priors
 
@@ -69,10 +68,10 @@ class Losses:
     ) -> dict[str, Tensor]:
         config = self.config
         image, alpha = draw(sample)
-        terms = {"picture": self._picture(image, sample)}
+        terms = {"picture": self.picture(image, sample)}
         if sample.region is not None and config.detail_weight:
-            detail = detail_difference(image, sample.image, sample.region, sample.weight)
-            terms["detail"] = config.detail_weight * detail
+            where, factor = (sample.region, sample.weight), config.detail_weight
+            terms["detail"] = detail_difference(image, sample.image, *where, factor)
         if sample.region is not None and self._perceptual is not None:
             distance = self._perceptual(image, sample.image, sample.region)
             terms["perceptual"] = config.perceptual_weight * distance
@@ -86,10 +85,7 @@ class Losses:
         terms["priors"] = self.priors(parameters, rng)
         return terms
 
-    def picture(self, draw: Draw, sample: Sample) -> Tensor:
-        """The picture's term alone."""
-        return self._picture(draw(sample)[0], sample)
-
-    def _picture(self, image: Tensor, sample: Sample) -> Tensor:
+    def picture(self, image: Tensor, sample: Sample) -> Tensor:
+        """The picture's term alone, for a picture (H, W, 3) of the sample."""
         ssim_weight = self.config.ssim_weight
         return l1_ssim_loss(image, sample.image, weight=sample.weight, ssim_weight=ssim_weight)

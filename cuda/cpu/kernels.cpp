@@ -5,6 +5,7 @@
 
 #include "adam.h"
 #include "bind.h"
+#include "detail.h"
 #include "guided_filter.h"
 #include "mesh.h"
 #include "normal_equations.h"
@@ -28,11 +29,11 @@ namespace avatar3d {
 
 const Kernels* A3D_TABLE() {
   static const Kernels table = {A3D_NAME,      rasterize,        rasterize_backward,
-                                l1_ssim,       rasterize_mesh,   bind,
-                                bind_backward, outer_adamw,      decode_pixels,
-                                encode_pixels, normal_equations, factor_blocks,
-                                solve_blocks,  multiply_blocks,  guided_filter,
-                                spin_fma};
+                                l1_ssim,       detail,           rasterize_mesh,
+                                bind,          bind_backward,    outer_adamw,
+                                decode_pixels, encode_pixels,    normal_equations,
+                                factor_blocks, solve_blocks,     multiply_blocks,
+                                guided_filter, spin_fma};
   return &table;
 }
 

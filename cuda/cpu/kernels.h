@@ -89,6 +89,16 @@ struct SsimInput {
   float ssim_factor;
 };
 
+// A region of two pictures, with at least one more pixel than a patch of 8 each way.
+struct DetailInput {
+  const float* image;   // (H, W, 3)
+  const float* target;  // (H, W, 3)
+  const float* weight;  // (H, W) or null
+  int width, height;
+  int top, left, bottom, right;  // exclusive ends
+  float factor;                  // of the loss
+};
+
 struct MeshInput {
   int vertices, faces;
   const float* points;  // (V, 3): pixel x, pixel y, camera z
@@ -188,6 +198,8 @@ struct Kernels {
                              int threads);
   // gradient (H, W, 3) at the image, or null; returns the loss
   double (*l1_ssim)(const SsimInput&, float* gradient, Buffer& scratch, int threads);
+  // gradient (H, W, 3) at the image, 0 outside of the region; returns the loss
+  double (*detail)(const DetailInput&, float* gradient, Buffer& scratch, int threads);
   void (*rasterize_mesh)(const MeshInput&, int32_t* face, float* bary, float* depth, int threads);
   void (*bind)(const BindInput&, const BindOutput&, int threads);
   void (*bind_backward)(const BindInput&, const BindGradient&, Buffer& scratch, int threads);

@@ -232,6 +232,30 @@ double l1_ssim(FloatIn image, FloatIn target, std::optional<FloatIn> weight, flo
   return loss;
 }
 
+double detail(FloatIn image, FloatIn target, std::optional<FloatIn> weight, int top, int left,
+              int bottom, int right, float factor, FloatOut gradient) {
+  if (image.ndim() != 3 || image.shape(2) != 3 || image.shape(0) > 0xfffff ||
+      image.shape(1) > 0xfffff)
+    throw std::invalid_argument("image must have shape (H, W, 3)");
+  const int height = (int)image.shape(0), width = (int)image.shape(1);
+  expect(target, image.size(), "target");
+  if (weight) expect(*weight, image.size() / 3, "weight");
+  expect(gradient, image.size(), "gradient");
+  if (top < 0 || left < 0 || bottom > height || right > width || bottom - top < 9 ||
+      right - left < 9)
+    throw std::invalid_argument("the region must be inside the image and larger than a patch");
+  const DetailInput in = {image.data(), target.data(), weight ? weight->data() : nullptr,
+                          width,        height,        top,
+                          left,         bottom,        right,
+                          factor};
+  nb::gil_scoped_release unlocked;
+  std::shared_ptr<State> state = pool().take();
+  const double loss =
+      settings().kernels->detail(in, gradient.data(), state->scratch, settings().threads);
+  pool().give(std::move(state));
+  return loss;
+}
+
 void rasterize_mesh(FloatIn points, IntIn faces, int width, int height, IntOut face, FloatOut bary,
                     FloatOut depth) {
   if (width < 1 || height < 1) throw std::invalid_argument("width and height must be positive");
@@ -486,6 +510,8 @@ NB_MODULE(_native, m) {
         none(), none(), none());
   m.def("l1_ssim", &l1_ssim, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
         nb::arg().none());
+  m.def("detail", &detail, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg());
   m.def("rasterize_mesh", &rasterize_mesh);
   nb::class_<Rig>(m, "Rig").def(
       nb::init<FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn, FloatIn,

@@ -15,6 +15,7 @@ from avatar3d.kernels import (
     RasterStats,
     bind_gaussians,
     decode_pixels,
+    detail_difference,
     encode_pixels,
     l1_ssim_loss,
     outer_adamw_,
@@ -72,6 +73,9 @@ def recorded(make_scene, make_rig) -> list[tuple[Any, tuple, dict]]:
             step=1, lr=1e-3,
         )  # fmt: skip
         pixels = encode_pixels(torch.rand(6, 5, 3))
+        everything = slice(None), slice(None)
+        for weight in (None, torch.rand(20, 18) + 0.1):
+            detail_difference(picture, picture.detach() + 0.1, everything, weight).backward()
         decode_pixels(pixels)
         decode_pixels(pixels, pixels[..., 0], torch.rand(3))
     return recorder.calls

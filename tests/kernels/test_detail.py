@@ -1,9 +1,10 @@
 """The detail term against its definition in plain numpy, and what it asks for."""
 
 import numpy as np
+import pytest
 import torch
 
-from avatar3d.training.detail import detail_difference, face_region
+from avatar3d.kernels import detail_difference
 
 HEIGHT, WIDTH = 40, 52
 REGION = slice(3, 37), slice(5, 48)  # neither is whole patches
@@ -51,6 +52,29 @@ def test_gradient_is_that_of_the_value():
     )
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("weighed", [True, False])
+def test_the_native_kernel_is_its_torch_twin(simd, threads, relative_error, whole, weighed):
+    image, target, weight = (torch.tensor(p, dtype=torch.float32) for p in _pictures())
+    region = (slice(None), slice(None)) if whole else REGION
+    rows = []
+    for backend, dtype in (("native", torch.float32), ("reference", torch.float64)):
+        leaf = image.to(dtype).clone().requires_grad_()
+        pixels = weight.to(dtype) if weighed else None
+        loss = detail_difference(leaf, target.to(dtype), region, pixels, 3.0, backend=backend)
+        loss.backward()
+        rows.append((loss.detach(), leaf.grad))
+    assert rows[0][0] == pytest.approx(float(rows[1][0]), rel=1e-5)
+    assert rows[1][1].abs().max() > 0
+    assert relative_error(rows[0][1], rows[1][1]) < 1e-4
+
+
+def test_a_region_without_a_patch_is_refused():
+    image = torch.zeros(20, 20, 3)
+    with pytest.raises(ValueError, match="holds no patch"):
+        detail_difference(image, image, (slice(0, 8), slice(0, 20)))
+
+
 def test_asks_for_the_targets_strength_where_detail_correlates_and_for_nothing_elsewhere():
     rng = np.random.default_rng(1)
     target, other = (
@@ -70,11 +94,3 @@ def test_asks_for_the_targets_strength_where_detail_correlates_and_for_nothing_e
     assert abs(gains[found.argmin()] - as_strong) < 0.1 < as_strong - least_squares
     assert found.min() < 0.5 * found[0]
     assert np.ptp(losses(other)) < 0.05 * losses(other).mean()
-
-
-def test_region_is_the_head_down_to_the_chin_inside_the_picture():
-    landmarks = np.full((478, 2), 50.0)
-    landmarks[0], landmarks[1] = (20, 30), (80, 90)
-    assert face_region(landmarks, 100, 90) == (slice(18, 90), slice(8, 90))
-    assert face_region(landmarks + 1000, 100, 90) is None
-    assert face_region(landmarks * 0.01, 100, 90) is None
