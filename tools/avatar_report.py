@@ -45,6 +45,8 @@ COLUMNS = {
 INGREDIENTS = {
     "photometric tracking": ["refine_steps=0"],
     "blendshapes": ["basis=0"],
+    "densification": ["densify=0"],
+    "coarse to fine": ["coarse_iterations=0"],
     "SSIM": ["ssim_weight=0"],
     "detail": ["detail_weight=0"],
     "mouth and eye weights": ["mouth_weight=1", "eye_weight=1"],

@@ -11,10 +11,16 @@ class TrainingConfig:
 
     gaussians: int = 25_000
     """Budget of Gaussians for the whole picture, background plate apart."""
+    densify: float = 0.3
+    """Share of the budget that is placed only after the warm-up, where errors pull hardest; 0
+    places all of it at the start."""
     basis: int = 16
     """Number of learned attribute blendshapes; 0 switches them off."""
     warmup_iterations: int = 500
     """Iterations of the quick avatar without blendshapes that photometric tracking renders."""
+    coarse_iterations: int = 300
+    """First iterations of the warm-up, on pictures of half the size: what is coarse is learnt as
+    well from them, in a third of the time."""
     iterations: int = 2000
     """Iterations of the final training, at most."""
     seconds: float = 0.0

@@ -22,6 +22,7 @@ from avatar3d.kernels import encode_pixels, torch_on_one_thread
 from avatar3d.kernels.device import pick_device
 from avatar3d.subject import Subject
 from avatar3d.training import checkpoint
+from avatar3d.training.coarse import halved
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.continuing import Rehearsal, moved_onto, widened
 from avatar3d.training.data import (
@@ -31,6 +32,7 @@ from avatar3d.training.data import (
     select_frames,
     train_count,
 )
+from avatar3d.training.densify import densified, look
 from avatar3d.training.detail import face_region
 from avatar3d.training.events import (
     Checkpointed,
@@ -62,6 +64,7 @@ __all__ = ["SplatTraining"]
 
 _EPS_AFTER = 100  # iterations of a phase after which Adam's eps is set from what it has seen
 _PHASES = ("warmup", "refine", "final")
+_LOOKED_AT = 24  # frames that tell where Gaussians are wanted
 _IDLE_SECONDS = 20  # of captured motion that travels with the avatar
 _CLIP_SECONDS, _CLIP_EVERY = 2, 1000  # of the preview video; iterations of the final phase
 _SHEET = 5  # frames shown at the end
@@ -155,7 +158,10 @@ class SplatTraining:
             frame = self._next_frame()
             set_rate(self.optimizer, self.schedule.rate(self.phase, self.iteration))
             self.optimizer.zero_grad(set_to_none=True)
-            terms = self.losses(self._draw, self._sample(frame), self.parameters, self.rng)
+            sample = self._sample(frame)
+            if self.phase == "warmup" and self.iteration < self.config.coarse_iterations:
+                sample = halved(sample)
+            terms = self.losses(self._draw, sample, self.parameters, self.rng)
             loss = torch.stack([*terms.values()]).sum()
             loss.backward()
             self.optimizer.step()
@@ -182,7 +188,9 @@ class SplatTraining:
             return
         with torch.no_grad(), self.average.shown():
             samples = (self._sample(int(frame), flat=False) for frame in self.held_back)
-            losses = [float(self.losses.picture(self._draw, sample)) for sample in samples]
+            losses = [
+                float(self.losses.picture(self._draw(sample)[0], sample)) for sample in samples
+            ]
         loss = float(np.mean(losses))
         yield HeldBack(self.iteration, loss)
         if self.schedule.looked(self.iteration, loss):
@@ -281,10 +289,22 @@ class SplatTraining:
                 self.tracking = self.refiner.result()
                 self.refiner = None
             self._adopt_tracking()
+            self._densify()
             self.schedule.fit(0)
             self.optimizer = SplatAdamW(self.parameters)
             self.order = np.empty(0, np.int64)
         self.phase, self.iteration = phase, 0
+
+    def _densify(self) -> None:
+        """Place what has been kept of the budget where the warm-up's pictures err."""
+        if not self.config.densify or self.start is not None:
+            return
+        places = np.linspace(0, len(self.frames) - 1, min(_LOOKED_AT, len(self.frames)))
+        samples = (self._sample(int(self.frames[int(place)]), flat=False) for place in places)
+        seen = look(self.rig, self.parameters, samples, self.losses.picture)
+        state, gamut = densified(self.state, self.limits.gamut, seen, self.config.gaussians)
+        self.limits = ColorLimits(gamut, self.device)
+        self._set_state(state)
 
     def _adopt_tracking(self) -> None:
         """Make the state's statistics those of the refined tracking."""
@@ -393,7 +413,8 @@ class SplatTraining:
                 self.limits = ColorLimits(gamut, self.device)
                 self._set_state(replace(self.start.state))
             else:
-                amounts = self.config.gaussians, self.config.basis
+                at_first = round((1 - self.config.densify) * self.config.gaussians)
+                amounts = at_first, self.config.basis
                 state, gamut = initial_state(
                     self.subject, self.tracking, model, self.frames, *amounts, self.rng
                 )
