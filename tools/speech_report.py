@@ -66,19 +66,12 @@ def measure(subject: Subject, sounds: list[Path], avatar: str | None) -> dict[st
     picture = None if avatar is None else renderer(mouth, avatar)
     for name, distance in speech.unseen_landmarks(mouth, picture).items():
         rows[f"LMD {name}"] = f"{distance:.2f}"
-    personal = fitted(mouth)
+    personal = mouth.driver()
     rows |= predicted_rows(mouth, "personal" if personal else "universal", personal)
     if personal is not None:
         rows |= closure_rows(mouth, "universal", None)
     rows |= sound_rows(mouth, personal, sounds)
     return rows
-
-
-def fitted(mouth: speech.Mouth) -> AudioDriver | None:
-    rows = mouth.subject.audio_features
-    if not mouth.spoken.any():
-        return None
-    return AudioDriver.fit(rows, mouth.tracking, mouth.head, mouth.subject.fps)
 
 
 def predictor(mouth: speech.Mouth, driver: AudioDriver | None) -> speech.Predict:

@@ -22,6 +22,7 @@ from avatar3d.motion.lips import LipSpace
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.regression import blocks, fit_ridge
 from avatar3d.motion.universal import load_universal
+from avatar3d.motion.voices import other_voices
 from avatar3d.motion.windows import activity, normalised, taps
 from avatar3d.subject import Subject, Tracking
 
@@ -100,6 +101,20 @@ class Mouth:
             return np.zeros(len(self.tracking), bool)
         return self.tracking.valid.astype(bool) & activity(rows["mel"], self.subject.fps)
 
+    @cached_property
+    def voices(self) -> list[dict[str, np.ndarray]]:
+        """The clip's sound in other voices, as training hears it."""
+        assert self.subject.audio_path is not None
+        samples, _ = load_audio(self.subject.audio_path)
+        return other_voices(samples, self.subject.fps, len(self.tracking))
+
+    def driver(self, audible: np.ndarray | None = None) -> AudioDriver | None:
+        """A driver learnt from the frames `audible` (T,), as training would."""
+        if not self.spoken.any():
+            return None
+        rows, fps = self.subject.audio_features, self.subject.fps
+        return AudioDriver.fit(rows, self.tracking, self.head, fps, audible, voices=self.voices)
+
     def measure(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lip gap and width (T,) metres of weights (T, 52 + R) of all expression rows."""
         moved = self.lips.displacement(weights[:, self.lips.rows].astype(np.float64))
@@ -160,7 +175,7 @@ def unseen_parts(mouth: Mouth) -> dict[str, tuple[float, float]]:
     for train, test in blocks(len(frames), fps):
         audible = np.zeros(len(truth), bool)
         audible[frames[train]] = True
-        driver = AudioDriver.fit(rows, mouth.tracking, mouth.head, fps, audible)
+        driver = mouth.driver(audible)
         if driver is None:
             return {}
         weights = np.zeros_like(mouth.tracking.weights)
@@ -216,7 +231,7 @@ def unseen_landmarks(
     if not mouth.spoken.any():
         return {}
     rows = subject.audio_features
-    driver = AudioDriver.fit(rows, tracking, mouth.head, subject.fps, audible)
+    driver = mouth.driver(audible)
     if driver is None:
         return {}
     frames = range(start, len(tracking))

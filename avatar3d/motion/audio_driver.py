@@ -79,6 +79,7 @@ class AudioDriver:
         fps: float,
         audible: np.ndarray | None = None,
         universal: UniversalDriver | None = None,
+        voices: Sequence[dict[str, np.ndarray]] = (),
     ) -> "AudioDriver | None":
         """Learn from a captured clip with speech; see `avatar3d.motion.audio_training`.
 
@@ -89,6 +90,8 @@ class AudioDriver:
             fps: frames per second of both.
             audible: (T,) bool, frames whose sound may be used; default all.
             universal: default `load_universal()`.
+            voices: features of the same frames in other voices, so that the driver does not hang
+                on this one (`avatar3d.motion.voices`).
 
         Returns:
             None, after saying why, when there is too little speech or no speech embedding; the
@@ -102,7 +105,7 @@ class AudioDriver:
         """
         from avatar3d.motion.audio_training import fit_audio_driver
 
-        return fit_audio_driver(features, tracking, head, fps, audible, universal)
+        return fit_audio_driver(features, tracking, head, fps, audible, universal, voices)
 
     def predict(
         self, samples: np.ndarray, fps: float, phonemes: Sequence[tuple[str, float, float]] = ()

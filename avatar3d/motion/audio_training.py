@@ -1,5 +1,8 @@
 """Fitting an `AudioDriver` to a captured clip."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from avatar3d.errors import UserError
@@ -35,10 +38,12 @@ def fit_audio_driver(
     fps: float,
     audible: np.ndarray | None = None,
     universal: UniversalDriver | None = None,
+    voices: Sequence[dict[str, np.ndarray]] = (),
 ) -> AudioDriver | None:
     """See `AudioDriver.fit`."""
     model = head.model if isinstance(head, ShapedHead) else head
-    _check(features, tracking, model)
+    for heard_as in (features, *voices):
+        _check(heard_as, tracking, model)
     if "speech" not in features:
         say("No speech embedding, so no personal audio driver: the mouth will follow the energy.")
         return None
@@ -60,7 +65,7 @@ def fit_audio_driver(
     except UserError as error:
         say(f"No personal audio driver: {error}")
         return None
-    driver = _fit(features, weights, usable, lips, shapes, fps, universal, model)
+    driver = _fit([features, *voices], weights, usable, lips, shapes, fps, universal, model)
     gap, width = (driver.report[f"lip_{name}_correlation"] for name in ("gap", "width"))
     say(
         f"The mouth follows speech ({driver.report['method']}, {seconds:.0f} s of speech); on "
@@ -71,7 +76,7 @@ def fit_audio_driver(
 
 
 def _fit(
-    features: dict[str, np.ndarray],
+    voices: list[dict[str, np.ndarray]],
     weights: np.ndarray,
     usable: np.ndarray,
     lips: LipSpace,
@@ -81,20 +86,29 @@ def _fit(
     model: HeadModel,
 ) -> AudioDriver:
     displacement = lips.displacement(weights)
-    hidden = universal.hidden(features, fps)
-    curves = universal.curves_of(hidden, features["mel"], fps, shut=False)
-    prior = prior_components(curves, lips, shapes)
-    delay = _delay(lips, displacement, shapes.displacement(prior), usable, fps)
-    columns = heard(features, hidden)
-    mean, std = columns[usable].mean(axis=0), columns[usable].std(axis=0) + 1e-3
-    x = inputs(columns, activity(features["mel"], fps), mean, std, fps, shift=delay)
+    units = [universal.hidden(rows, fps) for rows in voices]
+    priors = [
+        prior_components(universal.curves_of(hidden, rows["mel"], fps, shut=False), lips, shapes)
+        for rows, hidden in zip(voices, units, strict=True)
+    ]
+    delay = _delay(lips, displacement, shapes.displacement(priors[0]), usable, fps)
+    columns = [heard(rows, hidden) for rows, hidden in zip(voices, units, strict=True)]
+    mean, std = columns[0][usable].mean(axis=0), columns[0][usable].std(axis=0) + 1e-3
     frames = np.flatnonzero(usable)
+    many = len(voices) if len(frames) * len(voices) <= _MOST_FRAMES else 1
     stride = int(np.ceil(len(frames) / _MOST_FRAMES))
     frames = frames[::stride]
+    x = [
+        inputs(column, activity(rows["mel"], fps), mean, std, fps, shift=delay)[frames]
+        for rows, column in zip(voices[:many], columns, strict=False)
+    ]
+    prior = [_later(rows, fps, delay)[frames] for rows in priors[:many]]
     y, seconds = shapes.components(displacement)[frames], float(usable.sum() / fps)
-    prior = _later(prior, fps, delay)[frames]
-    enough = seconds >= LITTLE_SPEECH
-    found = fit_ridge(x[frames], y, prior, fps / stride, allow_ridge=enough)
+    found = fit_ridge(
+        _interleaved(x), _interleaved([y] * many), _interleaved(prior), fps / stride * many,
+        allow_ridge=seconds >= LITTLE_SPEECH,
+    )  # fmt: skip
+    found = replace(found, held_out=found.held_out[::many])  # of the person's own voice
     middle = y.mean(axis=0)
     gain = _amplitude(found.held_out, y)
     restored = middle + gain * (found.held_out - middle)
@@ -109,6 +123,11 @@ def _fit(
         lead=float(np.clip(delay, *_LEADS)), residual_count=model.residual_count,
         report=_report(lips, shapes, found, displacement[frames], seconds, delay),
     )  # fmt: skip
+
+
+def _interleaved(parts: list[np.ndarray]) -> np.ndarray:
+    """(T * N, C) of N parts (T, C), so that what belongs to one moment is held out together."""
+    return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
 
 def _delay(

@@ -173,7 +173,9 @@ def _fit_driver(
     subject: Subject, tracking: Tracking, model: HeadModel, config: TrainingConfig
 ) -> "AudioDriver | None":
     """The audio driver from the training part of the clip, or None without enough speech."""
+    from avatar3d.audio import load_audio
     from avatar3d.motion.audio_driver import AudioDriver
+    from avatar3d.motion.voices import ENOUGH_FRAMES, other_voices
 
     features = subject.audio_features
     if subject.audio_path is None or not features:
@@ -181,4 +183,8 @@ def _fit_driver(
     stop = train_count(len(tracking), config.train_fraction)
     usable = np.zeros(len(tracking), bool)
     usable[:stop] = tracking.valid[:stop]
-    return AudioDriver.fit(features, tracking, model, subject.fps, usable)
+    voices: list[dict[str, np.ndarray]] = []
+    if "speech" in features and len(tracking) <= ENOUGH_FRAMES:
+        samples, _ = load_audio(subject.audio_path)
+        voices = other_voices(samples, subject.fps, len(tracking))
+    return AudioDriver.fit(features, tracking, model, subject.fps, usable, voices=voices)
