@@ -31,7 +31,7 @@ class TrainingConfig:
     iterations; 0 holds no frames back."""
     held_back: int = 8
     """Training frames that are only looked at."""
-    refine_steps: int = 8
+    refine_steps: int = 9
     """Optimiser steps per frame of photometric tracking; 0 keeps the captured tracking."""
     refine_scale: float = 0.5
     """Image scale of photometric tracking."""

@@ -12,7 +12,7 @@ __all__ = ["CHECK_EVERY", "Schedule"]
 CHECK_EVERY = 100
 """Iterations of the final phase between two looks at the frames held back."""
 _LOOK_AT_CLOCK = 10  # iterations
-_WARM_UP_UNTIL, _REFINE_UNTIL = 0.25, 0.5  # of the time, unless the iterations are done sooner
+_WARM_UP_UNTIL, _REFINE_UNTIL = 0.25, 0.6  # of the time, unless the iterations are done sooner
 _FEWEST_STEPS = 2
 _GAIN = 0.01  # of the best loss so far, 0.1 dB; less does not count as progress
 _SETTLING = 0.3  # of the iterations done so far; the rates then fall to their end
@@ -23,9 +23,9 @@ class Schedule:
     """The length of every phase, decided as late as possible.
 
     With `config.seconds` the clock decides: photometric tracking takes fewer steps a frame, or
-    passes a frame's correction on to those after it, so that it ends by half of the time, and the
-    final phase ends, its rates decayed, when the time is over. Without, nothing here looks at a
-    clock.
+    passes a frame's correction on to those after it, so that it ends by three fifths of the time,
+    and the final phase ends, its rates decayed, when the time is over. Without, nothing here looks
+    at a clock.
 
     The frames held back decide too: once they have not gained for `config.patience` looks, the
     rates decay quickly and the phase ends.
