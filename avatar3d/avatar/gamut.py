@@ -21,6 +21,7 @@ __all__ = ["Gamut", "freedom", "learnable_colors"]
 
 _EDGE_ON, _FACING = 0.15, 0.5  # cosine between normal and view, at best
 _TIGHT = np.array([0.025, 0.12, 0.025])  # of the colour range, how far what was seen edge-on may go
+_EASED = np.array([0.15, 0.5, 0.15])  # farther, what was seen nearly well enough
 _FURTHEST = (0.04, 0.2, 0.04)  # that colours shown around widen the range of others
 _SKIN_NEIGHBOURS, _SKIN_RARE = 40, 0.1
 _STEADY = 0.67  # of freedom, below which a colour does not follow the expression
@@ -66,7 +67,7 @@ def learnable_colors(state: SplatState, shown: Shown) -> Gamut:
     free = np.ones(len(state))
     free[:count] = freedom(shown.facing)
     free[~skin] = 1
-    reach = _TIGHT + 2 * free[:, None] ** 2
+    reach = np.where(free[:, None] < 1, _TIGHT + _EASED * free[:, None] ** 2, 2)
     tint = to_opponent(state.color)
     low, high = tint - reach, tint + reach
     points = canonical_cloud(state).means

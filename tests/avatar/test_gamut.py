@@ -169,3 +169,19 @@ def test_stretching_shows_only_from_aside(small_head: HeadModel):
     longest = np.linalg.norm(axes, axis=1).max(1)
     np.testing.assert_allclose(width, 0.002, rtol=1e-5)
     np.testing.assert_allclose(longest, np.where(share > 0, 0.004, 0.002), rtol=1e-5)
+
+
+def test_skin_seen_half_aside_may_darken_but_not_change_its_hue(skin):
+    """Between edge-on and facing lies the strip of a jaw that a wall's colour would stick to."""
+    state, shown = skin
+    shown.facing[shown.facing > 0.3] = 0.4
+    gamut = learnable_colors(state, shown)
+    strip = np.flatnonzero(shown.facing == 0.4)
+    for color, allowed in (
+        (TEAL, False),
+        (np.array([0.7, 0.3, 0.3]), False),
+        (np.array([0.3, 0.25, 0.2]), True),
+    ):
+        tint = to_opponent(color)
+        inside = (gamut.low[strip] < tint) & (gamut.high[strip] > tint)
+        assert (inside.all(1) == allowed).all()
