@@ -117,6 +117,7 @@ class SplatTraining:
         self._last_save = time.monotonic()
         self._worked = {"refine": (0, 0.0), "final": (0, 0.0)}  # pieces and their seconds
         self.refiner: Refiner | None = None
+        self.limits: ColorLimits
         self._load_or_start(model)
 
     def __len__(self) -> int:
