@@ -51,9 +51,9 @@ def main() -> None:
         table[path.name.removesuffix(".subject")] = found
         print(path, file=sys.stderr)
     names = dict.fromkeys(name for column in table.values() for name in column)
-    print("".ljust(28) + "".join(title[:14].rjust(16) for title in table))
+    print("".ljust(28) + "".join(title[:18].rjust(20) for title in table))
     for name in names:
-        print(name.ljust(28) + "".join(c.get(name, "-").rjust(16) for c in table.values()))
+        print(name.ljust(28) + "".join(c.get(name, "-").rjust(20) for c in table.values()))
 
 
 def measure(subject: Subject, sounds: list[Path], avatar: str | None) -> dict[str, str]:
