@@ -20,7 +20,7 @@ class TrainingConfig:
     """Iterations of the quick avatar without blendshapes that photometric tracking renders."""
     coarse_iterations: int = 300
     """First iterations of the warm-up, on pictures of half the size: what is coarse is learnt as
-    well from them, in a third of the time."""
+    well from them, in two thirds of the time."""
     iterations: int = 2000
     """Iterations of the final training, at most."""
     seconds: float = 0.0
