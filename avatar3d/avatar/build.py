@@ -56,7 +56,9 @@ def initial_state(
     attributes = _stack(clouds, rng)
     shown = clouds[0].shown
     assert shown is not None
-    wide = np.where(attributes["part"][: len(shown.facing)] == 0, 1 - freedom(shown.facing), 0)
+    carrier = head.model.part[head.model.faces[attributes["face"][: len(shown.facing)], 0]]
+    bare = (attributes["part"][: len(shown.facing)] == 0) & (carrier != PARTS.index("scalp"))
+    wide = np.where(bare, 1 - freedom(shown.facing), 0)
     _stretch(attributes, wide, head, tracking)
     mesh = _used_mesh(head, attributes.pop("face"))
     torso_map, torso_limit = torso_statistics(tracking, frames, subject.fps)

@@ -34,7 +34,8 @@ _TWIN, _LIT_BY = 0.004, 60  # metres between mirrored points; pairs that tell ho
 _TORSO_ABOVE = 0.9  # triangles that move with the shoulders are left to the torso's own Gaussians
 _HAIR_PIXELS = 1.5  # beside the mesh, for one Gaussian
 _HAIR_SPREAD = 0.004  # metres, of hair in depth
-_SHELL_LIFT, _SHELL_SPREAD = -0.002, 0.003  # metres from the surface, where the hair ends
+_SHELL_DEPTH = 0.8  # spacings below the surface, where the hair ends: Gaussians stick out
+_SHELL_SPREAD = 0.002  # metres
 _SHOWN_DENSITY = 4  # of hair that the clip shows, over that of other hair
 _SHELL_OPACITY = 3.0  # what no frame shows keeps it, and must not be glass
 _CHEST_FRONT, _SHOULDER_BACK = 0.05, 0.06  # metres in front of / behind the ears
@@ -242,10 +243,10 @@ def _scalp_shell(
     chosen = rng.choice(len(scalp), count, p=share)
     face = scalp[chosen]
     bary = rng.dirichlet(np.ones(3), count)
-    lift = rng.normal(_SHELL_LIFT, _SHELL_SPREAD, (count, 1))
+    spacing = np.sqrt(length[face] / 2 / (count * share[chosen]))
+    lift = rng.normal(-_SHELL_DEPTH * spacing, _SHELL_SPREAD)[:, None]
     points = (head.vertices[model.faces[face]] * bary[:, :, None]).sum(1)
     points += normal[face] / length[face, None] * lift
-    spacing = np.sqrt(length[face] / 2 / (count * share[chosen]))
     return points, color[chosen], spacing
 
 

@@ -20,10 +20,10 @@ __all__ = ["conformed"]
 _RIM = 0.35  # cosine between normal and view up to which a vertex may lie on the outline
 _PROBE = 4.0  # pixels beside an outline's vertex, where the mesh must end
 _INWARD = 0.025  # metres that an outline may be too wide
-_HAIR, _SKIN = 0.035, 0.006  # metres that hair may stand off the skull, that skin may be too narrow
+_HAIR = 0.035  # metres that hair may stand off the skull
 _FACING = 0.5  # cosine from which what is seen as skin stays where it was tracked
-# Against a measured offset: neighbours' differences, offsets of skin, offsets of the scalp.
-_STIFFNESS, _REST, _LOOSE = 0.3, 0.05, 1e-4
+# Against a measured offset, or none of skin: neighbours' differences, offsets of hair.
+_STIFFNESS, _LOOSE = 0.3, 0.01
 _FACE = ("skin", "left_eye", "right_eye", "brows", "nose", "lips", "mouth_interior", "teeth")
 _ROUNDS = 3
 _OUTSIDE = ("face", "scalp", "ears", "neck")
@@ -32,23 +32,23 @@ _OUTSIDE = ("face", "scalp", "ears", "neck")
 def conformed(head: ShapedHead, views: Views) -> ShapedHead:
     """The head with its neutral surface moved along its normals to the person's outline.
 
-    Vertices on the outline of a view go to the edge of the matte, outwards only through hair (on
-    the scalp) or skin (elsewhere). Skin that faces the camera stays, what lies between follows
-    smoothly. What is on the outline changes with the surface, hence several rounds.
+    Vertices on the outline of a view go to the edge of the matte, outwards only where hair grows;
+    the hair between follows smoothly. Skin stays where it was tracked, unless it lies outside the
+    person. What is on the outline changes with the surface, hence several rounds.
     """
     model = head.model
     normals = _vertex_normals(head.vertices, model.faces)
-    fixed = _fixed(views)
-    ears = model.part == PARTS.index("ears")
+    fixed, hairy = _fixed(views)
+    grows = hairy | (model.part == PARTS.index("scalp"))
     stiff = csc_array(_STIFFNESS * _laplacian(model.faces, len(fixed)))
     offsets, target = np.zeros(len(fixed)), np.zeros(len(fixed))
-    rest = np.where(model.part == PARTS.index("scalp"), _LOOSE, _REST)
-    weight = np.where(fixed | ears, 1.0, rest)
+    weight = np.where(fixed | ~grows, 1.0, _LOOSE)
     moved = head
     for again in range(_ROUNDS):
         if again:
             views = views.of(moved)
         wanted = np.stack([_outline(views, view) for view in range(len(views.indices))])
+        wanted[:, ~grows] = np.where(wanted[:, ~grows] < 0, wanted[:, ~grows], np.nan)
         known = np.flatnonzero(np.isfinite(wanted).any(0) & ~fixed)
         target[known] = offsets[known] + np.nanmedian(wanted[:, known], axis=0)
         weight[known] = 1
@@ -73,7 +73,6 @@ def _outline(views: Views, view: int) -> np.ndarray:
     rows = np.flatnonzero(rim)
     result = np.full(len(vertices), np.nan)
     scalp = model.part[rows] == PARTS.index("scalp")
-    reach = np.where(scalp, _HAIR, _SKIN)
     furthest = int(np.ceil(_HAIR * scale[rows].max(initial=0)))
     nearest = int(np.ceil(_INWARD * scale[rows].max(initial=0)))
     along = np.arange(-nearest, furthest + 1)
@@ -88,7 +87,7 @@ def _outline(views: Views, view: int) -> np.ndarray:
     )
     for row, vertex in enumerate(rows):
         result[vertex] = _edge(person[row], framed[row], never[row], nearest) / scale[vertex]
-        if not -_INWARD < result[vertex] < reach[row]:
+        if not -_INWARD < result[vertex] < _HAIR:
             result[vertex] = np.nan
     return result
 
@@ -108,11 +107,14 @@ def _edge(person: np.ndarray, framed: np.ndarray, never: np.ndarray, start: int)
     return 0.5 - behind[0]
 
 
-def _fixed(views: Views) -> np.ndarray:
-    """(V,) bool: inside the mouth, eyes, shoulders, and skin of the face that was seen well."""
+def _fixed(views: Views) -> tuple[np.ndarray, np.ndarray]:
+    """(V,) bool: what stays in any case, and what is no scalp but was seen as hair.
+
+    Inside the mouth, eyes, shoulders, and skin of the face that was seen well stay.
+    """
     model = views.model
     outside = np.isin(model.part, [PARTS.index(name) for name in _OUTSIDE])
-    fixed = ~outside | (model.torso_weight > 0.5)
+    fixed, hairy = ~outside | (model.torso_weight > 0.5), np.zeros(len(outside), bool)
     for vertices, face, labels in zip(views.vertices, views.face, views.parsing, strict=True):
         normals = _vertex_normals(vertices, model.faces)
         sight = vertices / np.linalg.norm(vertices, axis=1, keepdims=True)
@@ -120,7 +122,8 @@ def _fixed(views: Views) -> np.ndarray:
         pixels = views.camera.project(vertices)
         label = _sample(np.where(face >= 0, labels, 0), pixels, 0)
         fixed |= facing & np.isin(label, [PARSING_LABELS.index(name) for name in _FACE])
-    return fixed
+        hairy |= outside & facing & (label == PARSING_LABELS.index("hair"))
+    return fixed, hairy & ~fixed
 
 
 def _sample(image: np.ndarray, points: np.ndarray, outside: float) -> np.ndarray:
