@@ -28,6 +28,7 @@ from avatar3d.kernels.faces import FaceGradients, Poses, draw_faces, face_gradie
 from avatar3d.kernels.guided import guided_filter
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
+from avatar3d.kernels.pull import Goals, attribute_pull
 from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
 from avatar3d.kernels.ssim import l1_ssim_loss, ssim
 
@@ -36,9 +37,11 @@ __all__ = [
     "Binding",
     "BoundGaussians",
     "FaceGradients",
+    "Goals",
     "OuterGradient",
     "Poses",
     "RasterStats",
+    "attribute_pull",
     "backend_info",
     "bind_gaussians",
     "decode_pixels",

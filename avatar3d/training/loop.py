@@ -166,9 +166,10 @@ class SplatTraining:
             loss = torch.stack([*terms.values()]).sum()
             loss.backward()
             self.optimizer.step()
-            keep_in_bounds(self.parameters, self.limits)
             self.iteration += 1
-            self.average.update(self.iteration)
+            if self.average.due(self.iteration):
+                keep_in_bounds(self.parameters, self.limits)
+                self.average.update()
             if self.iteration == _EPS_AFTER:
                 raise_eps(self.optimizer)
             self._note(self.phase, 1, begun)
@@ -181,6 +182,7 @@ class SplatTraining:
                 yield self._preview(int(self.frames[len(self.frames) // 2]))
             if self.phase == "final" and self.iteration % _CLIP_EVERY == 0:
                 yield PreviewClip(self._clip, self.subject.fps)
+        keep_in_bounds(self.parameters, self.limits)
         self.average.settle()
 
     def _look(self) -> Iterator[Event]:

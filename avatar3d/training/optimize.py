@@ -107,11 +107,13 @@ class Average:
         }
         self.count = 0
 
+    def due(self, iteration: int) -> bool:
+        """Whether the parameters are to be taken in after so many iterations: every few."""
+        return iteration % _AVERAGE_EVERY == 0
+
     @torch.no_grad()
-    def update(self, iteration: int) -> None:
-        """Take the parameters in, every few iterations."""
-        if iteration % _AVERAGE_EVERY:
-            return
+    def update(self) -> None:
+        """Take the parameters in."""
         self.count += 1
         share = max(1 - _AVERAGE_DECAY, 1 / self.count)
         for name, value in self.values.items():
