@@ -18,7 +18,7 @@ class TrainingConfig:
     """Number of learned attribute blendshapes; 0 switches them off."""
     warmup_iterations: int = 500
     """Iterations of the quick avatar without blendshapes that photometric tracking renders."""
-    coarse_iterations: int = 300
+    coarse_iterations: int = 200
     """First iterations of the warm-up, on pictures of half the size: what is coarse is learnt as
     well from them, in two thirds of the time."""
     iterations: int = 2000
