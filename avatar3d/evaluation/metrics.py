@@ -1,5 +1,6 @@
 """Image and mouth metrics in numpy; images are (H, W, 3) floats in [0, 1], landmarks pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,13 @@ from avatar3d.head.landmarks import (
 
 __all__ = [
     "Box",
+    "averaged",
     "correlation",
     "eyes_box",
     "face_box",
     "jitter_ratio",
     "landmark_distance",
+    "level_and_opening",
     "lip_gap_correlation",
     "mouth_box",
     "mouth_opening",
@@ -203,6 +206,22 @@ def sound_agreement(
         speech, silence: mean opening while the level is within 20 dB of the loudest and while it
         is more than 35 dB below it; NaN where there is no such frame.
     """
+    level, opening = level_and_opening(opening, fps, samples, rate)
+    loud, quiet = level > level.max() - 20, level < level.max() - 35
+    return {
+        "correlation": correlation(*averaged([level, opening], fps)),
+        "speech": float(opening[loud].mean()),
+        "silence": float(opening[quiet].mean()) if quiet.any() else float("nan"),
+    }
+
+
+def level_and_opening(
+    opening: np.ndarray, fps: float, samples: np.ndarray, rate: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Level of the sound in dB and mouth opening, both (T,), of the frames that have both.
+
+    Arguments as `sound_agreement`.
+    """
     window = max(1, round(rate / fps))
     count = min(len(opening), int(len(samples) * fps / rate))
     if count < 3:
@@ -211,14 +230,10 @@ def sound_agreement(
     power = np.array(
         [np.mean(np.square(samples[s : s + window], dtype=np.float64)) for s in starts]
     )
-    level = 10 * np.log10(np.maximum(power, 1e-10))
-    opening = np.asarray(opening[:count], np.float64)
+    return 10 * np.log10(np.maximum(power, 1e-10)), np.asarray(opening[:count], np.float64)
+
+
+def averaged(series: Sequence[np.ndarray], fps: float) -> list[np.ndarray]:
+    """Series (T,) as means over 0.2 s, without the ends where there is less."""
     kernel = np.ones(max(1, round(0.2 * fps)))
-    kernel /= kernel.sum()
-    smooth = [np.convolve(series, kernel, mode="valid") for series in (level, opening)]
-    loud, quiet = level > level.max() - 20, level < level.max() - 35
-    return {
-        "correlation": correlation(*smooth),
-        "speech": float(opening[loud].mean()),
-        "silence": float(opening[quiet].mean()) if quiet.any() else float("nan"),
-    }
+    return [np.convolve(values, kernel / len(kernel), mode="valid") for values in series]

@@ -12,7 +12,8 @@ import numpy as np
 
 from avatar3d.audio.files import SAMPLE_RATE, load_audio
 from avatar3d.audio.tts import Phoneme, speak
-from avatar3d.evaluation.metrics import correlation, landmark_distance, sound_agreement
+from avatar3d.evaluation.bootstrap import Estimate, correlated, estimate
+from avatar3d.evaluation.metrics import averaged, landmark_distance, level_and_opening
 from avatar3d.evaluation.protocol import TRAIN_FRACTION
 from avatar3d.head import load_head
 from avatar3d.head.model import ShapedHead
@@ -27,8 +28,8 @@ from avatar3d.motion.windows import activity, normalised, taps
 from avatar3d.subject import Subject, Tracking
 
 __all__ = [
-    "BILABIAL_TEXTS", "Closures", "Mouth", "bilabials", "closures", "energy_agreement", "offset",
-    "silence", "unseen_landmarks", "unseen_parts",
+    "BILABIAL_TEXTS", "Closures", "Mouth", "bilabials", "closures", "energy_agreement", "heard_by",
+    "lag", "offset", "silence", "unseen_landmarks", "unseen_parts",
 ]  # fmt: skip
 
 BILABIAL_TEXTS: dict[str, str] = {
@@ -45,6 +46,7 @@ _CLOSED = 0.10  # of the clip's 95th percentile of lip opening: about a pixel at
 _NEAR = 0.04  # seconds
 _BILABIAL, _OPEN_VOWELS = "mbp", "aɑæɐɔɛʌ"  # noqa: RUF001
 _LARGEST_LAG = 0.25  # seconds
+_STEP = 0.005  # seconds between delays that are tried
 _LEAST_AGREEMENT = 0.2  # correlation with the sound below which an offset means nothing
 
 Predict = Callable[[np.ndarray], Motion]
@@ -155,48 +157,49 @@ def all_weights(motion: Motion, residual: int) -> np.ndarray:
     return np.concatenate([motion.expression, rest], axis=1)
 
 
-def unseen_parts(mouth: Mouth) -> dict[str, tuple[float, float]]:
-    """Correlation of lip gap and of lip width with the clip's, on speech that was not learnt from.
+def unseen_parts(mouth: Mouth) -> dict[str, np.ndarray]:
+    """Lip gap and width of speech that was not learnt from, beside the clip's.
 
     Blocked five-fold cross-validation over the spoken frames of the whole way from sound to
     weights: everything is learnt anew on four fifths, the rest is predicted.
 
     Returns:
-        By driver: "personal"; "prior", the driver for any voice; "energy", that without a model;
-        "mel", ridge regression on log-mel spectra alone, regularised as the personal driver is.
-        Empty with too little speech.
+        (F, 2) metres of the F spoken frames. "clip": what was captured; then by driver:
+        "personal"; "prior", the driver for any voice; "energy", that without a model; "mel", ridge
+        regression on log-mel spectra alone, regularised as the personal driver is. Empty with too
+        little speech.
     """
     subject, frames = mouth.subject, np.flatnonzero(mouth.spoken)
     if len(frames) < _LEAST_SPEECH * subject.fps:
         return {}
     truth = np.stack(mouth.measure(mouth.tracking.weights), axis=1)
-    rows, fps = subject.audio_features, subject.fps
     series = {name: np.zeros_like(truth) for name in ("personal", "mel")}
-    for train, test in blocks(len(frames), fps):
+    for train, test in blocks(len(frames), subject.fps):
         audible = np.zeros(len(truth), bool)
         audible[frames[train]] = True
         driver = mouth.driver(audible)
         if driver is None:
             return {}
-        weights = np.zeros_like(mouth.tracking.weights)
-        weights[:, driver.lips.rows] = driver.weights(rows, fps)
-        personal = np.stack(mouth.measure(weights), axis=1)
-        series["personal"][frames[test]] = personal[frames[test]]
+        series["personal"][frames[test]] = heard_by(driver, mouth, mouth)[frames[test]]
         series["mel"][frames[test]] = _mel_baseline(mouth, truth, frames[train])[frames[test]]
     assert subject.audio_path is not None
     samples, _ = load_audio(subject.audio_path)
     for name, motion in (
-        ("prior", load_universal().predict(samples, fps)),
-        ("energy", from_audio_energy(samples, fps)),
+        ("prior", load_universal().predict(samples, subject.fps)),
+        ("energy", from_audio_energy(samples, subject.fps)),
     ):
         rest = all_weights(motion, mouth.tracking.residual.shape[1])
         full = np.concatenate([rest, np.repeat(rest[-1:], max(0, len(truth) - len(rest)), 0)])
         series[name] = np.stack(mouth.measure(full[: len(truth)]), axis=1)
-    return {name: _correlations(values[frames], truth[frames]) for name, values in series.items()}
+    return {name: values[frames] for name, values in ({"clip": truth} | series).items()}
 
 
-def _correlations(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    return correlation(values[:, 0], truth[:, 0]), correlation(values[:, 1], truth[:, 1])
+def heard_by(driver: AudioDriver, listener: Mouth, speaker: Mouth) -> np.ndarray:
+    """(T, 2) metres, gap and width of the listener's lips, by their driver, for another's clip."""
+    rows = speaker.subject.audio_features
+    weights = np.zeros((len(speaker.tracking), listener.tracking.weights.shape[1]))
+    weights[:, driver.lips.rows] = driver.weights(rows, speaker.subject.fps)
+    return np.stack(listener.measure(weights), axis=1)
 
 
 def _mel_baseline(mouth: Mouth, truth: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -295,31 +298,77 @@ def closures(opening: np.ndarray, fps: float, phonemes: Sequence[Phoneme]) -> Cl
     return Closures(len(met), sum(met), len(missed), sum(missed))
 
 
-def offset(opening: np.ndarray, samples: np.ndarray, fps: float) -> float:
+def offset(opening: np.ndarray, samples: np.ndarray, fps: float) -> Estimate:
     """Seconds by which the sound follows the lips best: the peak of their cross-correlation.
 
     Lip opening (T,) against the level of the sound (N,) at 16 kHz in dB; between steps of 5 ms a
     parabola. Positive: the lips lead. NaN without a clear peak within 0.25 s, as for faces that do
-    more than speak.
+    more than speak. Lips follow what is said, not how loud: see how wide the interval is.
     """
-    step = 0.005
-    level = _level(samples, step)
-    times = np.arange(len(level)) * step
-    lips = np.interp(times, np.arange(len(opening)) / fps, opening)
-    lags = np.arange(-round(_LARGEST_LAG / step), round(_LARGEST_LAG / step) + 1)
-    inner = slice(len(lags) // 2, len(times) - len(lags) // 2)
-    scores = [correlation(lips[inner], np.roll(level, -lag)[inner]) for lag in lags]
-    best = int(np.argmax(scores))
-    if not 0 < best < len(lags) - 1 or scores[best] < _LEAST_AGREEMENT:
-        return float("nan")
-    before, here, after = scores[best - 1 : best + 2]
-    bend = before - 2 * here + after
-    return float((lags[best] + (0.5 * (before - after) / bend if bend < 0 else 0.0)) * step)
+    level = _level(samples, _STEP)
+    return _delay(_resampled(opening, fps, len(level)), level)
 
 
-def energy_agreement(opening: np.ndarray, samples: np.ndarray, fps: float) -> float:
-    """Correlation of the lip opening (T,) with the level of the sound (N,) at 16 kHz."""
-    return sound_agreement(opening, fps, samples, SAMPLE_RATE)["correlation"]
+def lag(opening: np.ndarray, true: np.ndarray, fps: float) -> Estimate:
+    """Seconds by which lips (T,) follow the true ones (T,), likewise; negative when they lead.
+
+    Lips are more alike than lips and loudness, so seconds of speech suffice.
+    """
+    count = int(len(true) / fps / _STEP)
+    return _delay(_resampled(true, fps, count), _resampled(opening, fps, count))
+
+
+def _resampled(series: np.ndarray, fps: float, count: int) -> np.ndarray:
+    return np.interp(np.arange(count) * _STEP, np.arange(len(series)) / fps, series)
+
+
+def _delay(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Seconds by which `second` follows `first`, both (N,) every `_STEP` seconds."""
+    reach = round(_LARGEST_LAG / _STEP)
+    count = len(first) - 2 * reach
+    if count < 1 / _STEP:
+        return Estimate(*[float("nan")] * 3)
+    inner = first[reach : reach + count]
+    moved = np.lib.stride_tricks.sliding_window_view(second, count)[: 2 * reach + 1]
+    clear = _peak(inner, moved)[1] >= _LEAST_AGREEMENT
+    found = estimate(lambda i: _peak(inner[i], moved[:, i])[0], count, 1 / _STEP)
+    edge = abs(found.value) >= _LARGEST_LAG - _STEP / 2
+    return found if clear and not edge else replace(found, value=float("nan"))
+
+
+def _peak(fixed: np.ndarray, moved: np.ndarray) -> tuple[float, float]:
+    """Seconds and correlation with `fixed` (N,) of the best row of `moved` (2 * R + 1, N)."""
+    fixed = fixed - fixed.mean()
+    moved = moved - moved.mean(axis=1, keepdims=True)
+    norms = np.sqrt((moved**2).sum(axis=1) * (fixed @ fixed))
+    scores = moved @ fixed / np.maximum(norms, 1e-12)
+    best, reach = int(np.argmax(scores)), len(scores) // 2
+    position = float(best - reach)
+    if 0 < best < len(scores) - 1:
+        before, here, after = scores[best - 1 : best + 2]
+        bend = before - 2 * here + after
+        position += 0.5 * (before - after) / bend if bend < 0 else 0.0
+    return position * _STEP, float(scores[best])
+
+
+def energy_agreement(
+    opening: np.ndarray, samples: np.ndarray, fps: float, among: np.ndarray | None = None
+) -> Estimate:
+    """Correlation of the lip opening (T,) with the level of the sound (N,) at 16 kHz.
+
+    Means over 0.2 s. Most of it is that mouths rest in pauses, so it depends on how many of them
+    a recording has: in a few seconds without a pause it says little, as its interval shows.
+
+    Args:
+        among: (T,) bool, the frames to judge, such as those of speech; default all.
+    """
+    frames = level_and_opening(opening, fps, samples, SAMPLE_RATE)
+    level, lips = averaged(frames, fps)
+    if among is not None:
+        begin = (len(frames[0]) - len(level)) // 2
+        judged = among[begin : begin + len(level)]
+        level, lips = level[judged], lips[judged]
+    return correlated(level, lips, fps)
 
 
 def _level(samples: np.ndarray, step: float) -> np.ndarray:
