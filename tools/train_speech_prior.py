@@ -1,6 +1,6 @@
 """Teach the mouth for any voice: `avatar3d/motion/universal.npz` from synthetic speech alone.
 
-    python tools/train_speech_prior.py [--check] [--readings 900] [--seed 0]
+    python tools/train_speech_prior.py [--check] [--readings 900] [--judged 100] [--seed 0]
 
 eSpeak NG reads the sentences of `tools/prior_sentences.yaml`, also shuffled and with the accents of
 other languages, in many voices and speeds; a Piper voice (the asset piper-joe) reads some of them
@@ -34,6 +34,7 @@ from avatar3d.audio import features, tts
 from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.audio.piper import PiperVoice, load_piper
 from avatar3d.audio.tts import Phoneme, Speech, speak
+from avatar3d.evaluation.metrics import correlation
 from avatar3d.io.arrays import write_arrays
 from avatar3d.motion.articulation import CURVES
 from avatar3d.motion.phonetics import mouths
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="judge the shipped weights only")
     parser.add_argument("--readings", type=int, default=900)
+    parser.add_argument("--judged", type=int, default=100, metavar="READINGS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=WEIGHTS_FILE)
     options = parser.parse_args()
@@ -97,15 +99,16 @@ def main() -> None:
     familiar = [name for name in voices if name not in UNHEARD_VOICES]
     # First, so that --check hears the very same readings: eSpeak NG's voice flutters as it goes.
     rng = np.random.default_rng(1)
-    unheard = readings(rng, 100, list(UNHEARD_LANGUAGES), list(UNHEARD_VOICES))
+    unheard = readings(rng, options.judged, list(UNHEARD_LANGUAGES), list(UNHEARD_VOICES))
     if options.check:
         judge(load_universal(), unheard)
         return
     rng = np.random.default_rng(options.seed)
     known = readings(rng, options.readings, taught, familiar)
-    onnxruntime.set_seed(options.seed)  # the liveliness of the Piper voice
-    piper = load_piper(get("piper-joe"), get("piper-joe-settings"))
-    known += readings(rng, options.readings // 8, list(PIPER_ACCENTS), [], piper)
+    if spoken := options.readings // 8:
+        onnxruntime.set_seed(options.seed)  # the liveliness of the Piper voice
+        piper = load_piper(get("piper-joe"), get("piper-joe-settings"))
+        known += readings(rng, spoken, list(PIPER_ACCENTS), [], piper)
     driver = calibrated(teach(known, options.seed), known)
     write_arrays(options.output, driver.arrays())
     print(f"Wrote {options.output}, {options.output.stat().st_size / 1024:.0f} KiB")
@@ -326,7 +329,7 @@ def calibrated(driver: UniversalDriver, known: list[Reading]) -> UniversalDriver
     rising = 1e-6 * np.arange(KNOTS)[:, None]
     predicted = np.maximum.accumulate(np.quantile(raw, levels, axis=0)) + rising
     # A curve that is hard to predict (r small) must not be blown up to its full range.
-    trust = np.array([np.corrcoef(p, t)[0, 1] for p, t in zip(raw.T, true.T, strict=True)])
+    trust = np.array([correlation(p, t) for p, t in zip(raw.T, true.T, strict=True)])
     wanted = trust * np.quantile(true, levels, axis=0) + (1 - trust) * predicted.clip(0, 1)
     column = CURVES.index("closed")
     peaks = [
