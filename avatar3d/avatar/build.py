@@ -77,7 +77,8 @@ def initial_state(
         torso_limit=torso_limit,
     )
     state.validate()
-    return state, learnable_colors(state, shown)
+    guessed = [np.zeros(len(c.face), bool) if c.guessed is None else c.guessed for c in clouds]
+    return state, learnable_colors(state, shown, np.flatnonzero(np.concatenate(guessed)))
 
 
 def behind_lids(head: ShapedHead) -> ShapedHead:

@@ -48,6 +48,7 @@ class Cloud:
     Attributes:
         spacing: (n,) metres to the neighbours, from which the scales follow.
         shown: what the clip shows of them, for those on the mesh.
+        guessed: (n,) bool, hair that no frame shows, of other hair's colour; None for other parts.
         flat: lie flat on their triangle, rather than being round.
     """
 
@@ -60,6 +61,7 @@ class Cloud:
     part: np.ndarray
     flat: bool
     shown: Shown | None = None
+    guessed: np.ndarray | None = None
 
 
 def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Generator) -> Cloud:
@@ -122,7 +124,8 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
         inner = views.inner_pixels(view)[:, rows, columns]
         colors.append(views.images[view][*inner])
     outer, outer_color = np.concatenate(points), np.concatenate(colors)
-    shell, shell_color, shell_spacing = _scalp_shell(head, views, budget - len(outer), rng)
+    amount = budget - len(outer)
+    shell, shell_color, shell_spacing, guessed = _scalp_shell(head, views, amount, rng)
     xyz = np.concatenate([outer, shell])
     face, bary, position = _bind(head, xyz)
     return Cloud(
@@ -134,6 +137,7 @@ def hair_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gener
         opacity=np.r_[np.zeros(len(outer)), np.full(len(shell), _SHELL_OPACITY)],
         part=np.full(len(face), SplatState.PARTS.index("hair"), np.uint8),
         flat=False,
+        guessed=np.r_[np.zeros(len(outer), bool), guessed],
     )
 
 
@@ -220,10 +224,10 @@ def _normals(head: ShapedHead) -> tuple[np.ndarray, np.ndarray]:
 
 def _scalp_shell(
     head: ShapedHead, views: Views, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Points in the outermost hair, their colours, (count, 3) each, and their spacing (count,).
 
-    They are denser where the clip shows the hair.
+    They are denser where the clip shows the hair. The last array tells where it does not.
     """
     model = head.model
     normal, center = _normals(head)
@@ -232,7 +236,7 @@ def _scalp_shell(
     scalp = (model.part[model.faces[:, 0]] == PARTS.index("scalp")) & (length > 0)
     scalp = np.flatnonzero(scalp & (center[:, 1] > forehead - 0.06))
     if not len(scalp) or count <= 0:
-        return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
+        return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool)
     shown = views.look(scalp, np.full((len(scalp), 3), 1 / 3))
     share = length[scalp] * np.where(shown.seen, _SHOWN_DENSITY, 1)
     share /= share.sum()
@@ -247,7 +251,7 @@ def _scalp_shell(
     lift = rng.normal(-_SHELL_DEPTH * spacing, _SHELL_SPREAD)[:, None]
     points = (head.vertices[model.faces[face]] * bary[:, :, None]).sum(1)
     points += normal[face] / length[face, None] * lift
-    return points, color[chosen], spacing
+    return points, color[chosen], spacing, ~shown.seen[chosen]
 
 
 def _colors_nearby(points: np.ndarray, seen: np.ndarray, color: np.ndarray) -> np.ndarray:

@@ -25,7 +25,9 @@ _EASED = np.array([0.15, 0.5, 0.15])  # farther, what was seen nearly well enoug
 _FURTHEST = (0.04, 0.2, 0.04)  # that colours shown around widen the range of others
 _SKIN_NEIGHBOURS, _SKIN_RARE = 40, 0.1
 _STEADY = 0.67  # of freedom, below which a colour does not follow the expression
-_HAIR_NEIGHBOURS, _HAIR_RARE, _HAIR_MARGIN = 120, 0.02, 0.05
+_HAIR_NEIGHBOURS, _HAIR_RARE = 120, 0.02
+_HAIR_MARGIN = np.array([0.015, 0.05, 0.015])
+_GUESSED = np.array([0.015, 0.04, 0.015])  # how far hair that no frame shows may go
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ def freedom(facing: np.ndarray) -> np.ndarray:
     return np.clip((facing - _EDGE_ON) / (_FACING - _EDGE_ON), 0, 1)
 
 
-def learnable_colors(state: SplatState, shown: Shown) -> Gamut:
+def learnable_colors(state: SplatState, shown: Shown, guessed: np.ndarray | None = None) -> Gamut:
     """The gamut of a state before training; its hair is given colours inside it.
 
     Args:
         shown: what the clip shows of the first Gaussians, those on the mesh.
+        guessed: indices of hair that no frame shows. It is seen through the hair before it, and
+            would learn whatever that lacks.
     """
     count, skin = len(shown.facing), state.part == SplatState.PARTS.index("skin")
     free = np.ones(len(state))
@@ -84,6 +88,9 @@ def learnable_colors(state: SplatState, shown: Shown) -> Gamut:
         around = tint[hair][_neighbours(points[hair], points[hair], _HAIR_NEIGHBOURS)]
         common = np.quantile(around, [_HAIR_RARE, 1 - _HAIR_RARE], axis=1)
         low[hair], high[hair] = common[0] - _HAIR_MARGIN, common[1] + _HAIR_MARGIN
+        if guessed is not None:
+            tint[guessed] = np.clip(tint[guessed], low[guessed], high[guessed])
+            low[guessed], high[guessed] = tint[guessed] - _GUESSED, tint[guessed] + _GUESSED
         state.color[hair] = from_opponent(np.clip(tint[hair], low[hair], high[hair])).clip(0, 1)
     return Gamut(low, high, free < _STEADY)
 

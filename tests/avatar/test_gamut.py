@@ -95,6 +95,20 @@ def test_hair_of_the_backgrounds_colour_is_recoloured(skin):
     assert (tint <= gamut.high[hair] + 1e-6).all()
 
 
+def test_hair_that_no_frame_shows_stays_close_to_its_guess(skin):
+    state, shown = skin
+    hair = np.flatnonzero(np.arange(len(state)) % 2 == 0)
+    state.part[hair] = HAIR
+    state.color[hair] = np.random.default_rng(0).uniform(0.1, 0.5, (len(hair), 3))
+    shown_hair, guessed = np.split(hair, 2)
+    gamut = learnable_colors(state, shown, guessed)
+    width = gamut.high - gamut.low
+    assert width[guessed].max() < 0.1
+    assert (width[shown_hair].max(1) > 0.2).all()
+    tint = to_opponent(state.color[guessed])
+    np.testing.assert_allclose((gamut.low + gamut.high)[guessed] / 2, tint, atol=1e-6)
+
+
 def test_freedom_grows_with_how_frontally_skin_was_seen():
     assert freedom(np.array([-1, 0.15, 0.325, 0.5, 1])) == pytest.approx([0, 0, 0.5, 1, 1])
 
