@@ -48,7 +48,8 @@ class Cloud:
     Attributes:
         spacing: (n,) metres to the neighbours, from which the scales follow.
         shown: what the clip shows of them, for those on the mesh.
-        guessed: (n,) bool, hair that no frame shows, of other hair's colour; None for other parts.
+        guessed: (n,) bool, hair and scalp that no frame shows, of other hair's colour; None where
+            there are none.
         flat: lie flat on their triangle, rather than being round.
     """
 
@@ -102,6 +103,7 @@ def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gene
         part=splat_part,
         flat=True,
         shown=shown,
+        guessed=~seen & scalp,
     )
 
 

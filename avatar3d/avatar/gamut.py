@@ -64,8 +64,8 @@ def learnable_colors(state: SplatState, shown: Shown, guessed: np.ndarray | None
 
     Args:
         shown: what the clip shows of the first Gaussians, those on the mesh.
-        guessed: indices of hair that no frame shows. It is seen through the hair before it, and
-            would learn whatever that lacks.
+        guessed: indices of hair and scalp that no frame shows. They are seen through the hair
+            before them, and would learn whatever that lacks.
     """
     count, skin = len(shown.facing), state.part == SplatState.PARTS.index("skin")
     free = np.ones(len(state))
@@ -88,10 +88,10 @@ def learnable_colors(state: SplatState, shown: Shown, guessed: np.ndarray | None
         around = tint[hair][_neighbours(points[hair], points[hair], _HAIR_NEIGHBOURS)]
         common = np.quantile(around, [_HAIR_RARE, 1 - _HAIR_RARE], axis=1)
         low[hair], high[hair] = common[0] - _HAIR_MARGIN, common[1] + _HAIR_MARGIN
-        if guessed is not None:
-            tint[guessed] = np.clip(tint[guessed], low[guessed], high[guessed])
-            low[guessed], high[guessed] = tint[guessed] - _GUESSED, tint[guessed] + _GUESSED
-        state.color[hair] = from_opponent(np.clip(tint[hair], low[hair], high[hair])).clip(0, 1)
+        tint[hair] = np.clip(tint[hair], low[hair], high[hair])
+        state.color[hair] = from_opponent(tint[hair]).clip(0, 1)
+    if guessed is not None:
+        low[guessed], high[guessed] = tint[guessed] - _GUESSED, tint[guessed] + _GUESSED
     return Gamut(low, high, free < _STEADY)
 
 
