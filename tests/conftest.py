@@ -1,9 +1,15 @@
 """A small random avatar over a small made-up head, so that these tests need no assets."""
 
 import os
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from avatar3d.avatar import SplatState
 from avatar3d.head import ARKIT_52, HeadModel
@@ -89,3 +95,20 @@ def small_state(small_head: HeadModel) -> SplatState:
         signal_min=np.full(rows + 4, -0.15, np.float32),
         signal_max=np.full(rows + 4, 0.9, np.float32),
     )
+
+
+@pytest.fixture
+def lpips_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[type[torch.nn.Module]], Path]:
+    """Install a network as the package `lpips`; returns where its weights would be, not made."""
+
+    def install(network: type[torch.nn.Module]) -> Path:
+        module = ModuleType("lpips")
+        module.__dict__["LPIPS"] = network
+        module.__spec__ = ModuleSpec("lpips", None)
+        monkeypatch.setitem(sys.modules, "lpips", module)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        return tmp_path / "hub" / "checkpoints"
+
+    return install

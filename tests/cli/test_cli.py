@@ -34,22 +34,6 @@ def run(tmp_path) -> Run:
     return command
 
 
-@pytest.fixture
-def run_here(tmp_path, monkeypatch, capfd) -> Run:
-    """The same inside this process, which is quicker."""
-
-    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["avatar3d", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        said = capfd.readouterr()
-        return subprocess.CompletedProcess(sys.argv, stopped.value.code, said.out, said.err)
-
-    return command
-
-
 def assert_refused(result: subprocess.CompletedProcess[str], *words: str, lines: int = 1) -> None:
     """Exit code 2, at most `lines` lines of which the last is one sentence, no traceback."""
     said = result.stderr.strip().splitlines()

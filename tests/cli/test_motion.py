@@ -1,12 +1,10 @@
 """`avatar3d motion` as a person types it."""
 
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
-from avatar3d.cli import main
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.io.images import read_image
 from avatar3d.motion import Motion
@@ -17,17 +15,8 @@ KEYS = "keys: [{time: 0, yaw: 0}, {time: 1, yaw: 20, expression: {jawOpen: 0.5}}
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
-    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["avatar3d", "motion", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        said = capfd.readouterr()
-        return subprocess.CompletedProcess(sys.argv, stopped.value.code, said.out, said.err)
-
-    return command
+def run(run_here):
+    return partial(run_here, "motion")
 
 
 @pytest.fixture

@@ -1,9 +1,5 @@
 """LPIPS is asked in its own terms, and left out rather than downloaded."""
 
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
@@ -25,13 +21,8 @@ class Network(torch.nn.Module):
 
 
 @pytest.fixture
-def package(monkeypatch, tmp_path):
-    module = ModuleType("lpips")
-    module.LPIPS = Network
-    module.__spec__ = ModuleSpec("lpips", None)
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return tmp_path / "hub" / "checkpoints"
+def package(lpips_package):
+    return lpips_package(Network)
 
 
 def test_without_weights_there_is_no_lpips(package):

@@ -1,9 +1,5 @@
 """The perceptual term: LPIPS in its own terms where it is installed, one sentence where not."""
 
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-
 import pytest
 import torch
 
@@ -26,13 +22,8 @@ class Network(torch.nn.Module):
 
 
 @pytest.fixture
-def package(monkeypatch, tmp_path):
-    module = ModuleType("lpips")
-    module.LPIPS = Network
-    module.__spec__ = ModuleSpec("lpips", None)
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return tmp_path / "hub" / "checkpoints"
+def package(lpips_package):
+    return lpips_package(Network)
 
 
 def test_without_weights_it_says_what_to_do(package):
