@@ -10,7 +10,7 @@ from avatar3d.kernels._backend import (
     set_num_threads,
     torch_on_one_thread,
 )
-from avatar3d.kernels.adam import OuterGradient, outer_adamw_
+from avatar3d.kernels.adam import OuterGradient, outer_adamw_, sparse_adam_
 from avatar3d.kernels.binding import (
     Attributes,
     Binding,
@@ -26,7 +26,10 @@ from avatar3d.kernels.blocks import (
 from avatar3d.kernels.detail import detail_difference
 from avatar3d.kernels.faces import FaceGradients, Poses, draw_faces, face_gradients
 from avatar3d.kernels.guided import guided_filter
+from avatar3d.kernels.hashgrid import HashGrid, hash_encode
+from avatar3d.kernels.implementation import Implementation
 from avatar3d.kernels.mesh import rasterize_mesh
+from avatar3d.kernels.mlp import conditioned_mlp
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
 from avatar3d.kernels.pull import Goals, attribute_pull
 from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
@@ -38,12 +41,15 @@ __all__ = [
     "BoundGaussians",
     "FaceGradients",
     "Goals",
+    "HashGrid",
+    "Implementation",
     "OuterGradient",
     "Poses",
     "RasterStats",
     "attribute_pull",
     "backend_info",
     "bind_gaussians",
+    "conditioned_mlp",
     "decode_pixels",
     "detail_difference",
     "draw_faces",
@@ -52,6 +58,7 @@ __all__ = [
     "factor_blocks",
     "get_num_threads",
     "guided_filter",
+    "hash_encode",
     "l1_ssim_loss",
     "multiply_blocks",
     "normal_equations",
@@ -61,6 +68,7 @@ __all__ = [
     "rasterize_with_depth",
     "set_num_threads",
     "solve_blocks",
+    "sparse_adam_",
     "ssim",
     "torch_on_one_thread",
 ]

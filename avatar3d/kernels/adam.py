@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from avatar3d.kernels import reference
+from avatar3d.kernels import field_reference, reference
 from avatar3d.kernels._backend import (
     Backend,
     arrays,
@@ -17,7 +17,7 @@ from avatar3d.kernels._backend import (
 from avatar3d.kernels.cuda.adam import outer_adamw as outer_adamw_on_cuda
 from avatar3d.kernels.operators import operator
 
-__all__ = ["OuterGradient", "outer_adamw_"]
+__all__ = ["OuterGradient", "outer_adamw_", "sparse_adam_"]
 
 _LARGEST = 2048  # columns, as in cuda/cpu/kernels.h
 
@@ -109,6 +109,46 @@ def outer_adamw_(
         _outer_adamw(*arguments)
     else:
         reference.outer_adamw(*arguments)
+
+
+def sparse_adam_(
+    table: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    steps: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.99),
+    eps: float = 1e-15,
+    backend: Backend = "auto",
+) -> None:
+    """A step of Adam, in place, for the rows of a table that have a gradient; as instant-ngp does.
+
+    Rows whose gradient is all zero, or not finite, stay as they are, moments included, and each row
+    counts its own steps, so that one that is seen late learns as fast as others did. `gradient` is
+    zero afterwards, ready to collect the next one.
+
+    Args:
+        table, gradient, exp_avg, exp_avg_sq: (P, F), contiguous.
+        steps: (P,) int32, zero at first.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype or device.
+    """
+    fast = use_native(backend, table)
+    for name, value in (
+        ("table", table), ("gradient", gradient), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq),
+    ):  # fmt: skip
+        check_tensor(name, value, tuple(table.shape), float32=fast, form="(P, F) like table")
+        if not value.is_contiguous():
+            raise ValueError(f"{name} is not contiguous.")
+    if steps.dtype != torch.int32 or tuple(steps.shape) != (len(table),):
+        raise ValueError(f"steps is {steps.dtype} {tuple(steps.shape)}, expected torch.int32 (P,).")
+    check_devices(
+        table=table, gradient=gradient, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, steps=steps
+    )
+    field_reference.sparse_adam(table, gradient, exp_avg, exp_avg_sq, steps, lr, betas, eps)
 
 
 @operator("outer_adamw", mutates=("parameter", "exp_avg", "exp_avg_sq"))
