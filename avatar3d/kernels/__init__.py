@@ -23,6 +23,7 @@ from avatar3d.kernels.blocks import (
     normal_equations,
     solve_blocks,
 )
+from avatar3d.kernels.composite import Composited, composite
 from avatar3d.kernels.detail import detail_difference
 from avatar3d.kernels.faces import FaceGradients, Poses, draw_faces, face_gradients
 from avatar3d.kernels.guided import guided_filter
@@ -30,25 +31,35 @@ from avatar3d.kernels.hashgrid import HashGrid, hash_encode
 from avatar3d.kernels.implementation import Implementation
 from avatar3d.kernels.mesh import rasterize_mesh
 from avatar3d.kernels.mlp import conditioned_mlp
+from avatar3d.kernels.occupancy import Occupancy, posed_mask
 from avatar3d.kernels.pixels import decode_pixels, encode_pixels
 from avatar3d.kernels.pull import Goals, attribute_pull
 from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
+from avatar3d.kernels.raymarch import Samples, march, near_far
 from avatar3d.kernels.ssim import l1_ssim_loss, ssim
+from avatar3d.kernels.warp import NodeWeights, WarpGrid, WarpLattice, unwarp, warp_nodes
 
 __all__ = [
     "Attributes",
     "Binding",
     "BoundGaussians",
+    "Composited",
     "FaceGradients",
     "Goals",
     "HashGrid",
     "Implementation",
+    "NodeWeights",
+    "Occupancy",
     "OuterGradient",
     "Poses",
     "RasterStats",
+    "Samples",
+    "WarpGrid",
+    "WarpLattice",
     "attribute_pull",
     "backend_info",
     "bind_gaussians",
+    "composite",
     "conditioned_mlp",
     "decode_pixels",
     "detail_difference",
@@ -60,9 +71,12 @@ __all__ = [
     "guided_filter",
     "hash_encode",
     "l1_ssim_loss",
+    "march",
     "multiply_blocks",
+    "near_far",
     "normal_equations",
     "outer_adamw_",
+    "posed_mask",
     "rasterize",
     "rasterize_mesh",
     "rasterize_with_depth",
@@ -71,4 +85,6 @@ __all__ = [
     "sparse_adam_",
     "ssim",
     "torch_on_one_thread",
+    "unwarp",
+    "warp_nodes",
 ]
