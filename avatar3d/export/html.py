@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["write_html"]
 
 SCRIPTS = (
-    "data.js", "geometry.js", "head.js", "shaders.js", "splats.js", "performer.js", "camera.js",
-    "ui.js", "viewer.js",
+    "data.js", "geometry.js", "head.js", "shaders.js", "gl.js", "deformer.js", "splats.js",
+    "performer.js", "camera.js", "ui.js", "viewer.js",
 )  # fmt: skip
 """In the order in which they are joined into one script."""
 

@@ -15,7 +15,7 @@ class ViewCamera {
     this.K = camera.K;
     this.rest = rigidFromRows(camera.T_camera_rest);
     this.plate = true;
-    this.plain = [0.5, 0.5, 0.5];
+    this.plain = [0.5, 0.5, 0.5, 1]; // red, green, blue, alpha
     this.reset();
   }
 

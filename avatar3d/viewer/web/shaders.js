@@ -1,25 +1,66 @@
 /**
- * Classic EWA splatting (Zwicker et al. 2001; Kerbl et al. 2023) with the rules of
- * avatar3d.kernels.rasterize: 0.3 px low-pass, alpha = min(0.999, opacity exp(-sigma)), nothing
- * under 1/255. Image coordinates run right and down, the first pixel centre is (0.5, 0.5).
+ * From weights to pixels on the graphics chip, as avatar3d/avatar/state.py documents it and
+ * avatar3d/avatar/deform.py and avatar3d.kernels.rasterize compute it: head vertices, Gaussians of
+ * the picture, then classic EWA splatting (Zwicker et al. 2001; Kerbl et al. 2023) with 0.3 px
+ * low-pass, alpha = min(0.999, opacity exp(-sigma)), nothing under 1/255. Image coordinates run
+ * right and down, the first pixel centre is (0.5, 0.5).
+ *
+ * Results between the steps are floats kept as bits in integer textures, which every WebGL2 can
+ * draw into; float textures would need an extension that some phones lack.
  */
 
 const TEXTURE_WIDTH = 2048;
-/** Texels per Gaussian in `u_fixed`: quat | scale, opacity | color | corners | basis steps. */
-const FIXED_TEXELS = 5;
+/**
+ * Texels per Gaussian in `u_fixed`: quat | scale, opacity | color, torso weight |
+ * corners, basis step of position | bary, of quat | position, of color.
+ */
+const FIXED_TEXELS = 6;
+const BASIS_ROWS = 10; // position 3, quat 4, color 3
 const MAX_BASIS = 64;
+const MAX_ROWS = 256;
 
-const SPLAT_VERTEX_SHADER = `#version 300 es
+const HEADER = `#version 300 es
 precision highp float;
 precision highp int;
 precision highp sampler2D;
 precision highp isampler2D;
+precision highp usampler2D;
+const int WIDTH = ${TEXTURE_WIDTH};
+ivec2 place(int texel) { return ivec2(texel % WIDTH, texel / WIDTH); }
+`;
 
-uniform highp usampler2D u_order; // from far to near
+/** One texel of the target is one vertex of the head. */
+const VERTICES_SHADER = `${HEADER}
+uniform sampler2D u_rest; // two texels a vertex: x y z eye | first row entry, end of them
+uniform isampler2D u_rows; // displacement of a vertex in steps of its row, row
+uniform vec4 u_steps[${MAX_ROWS / 4}];
+uniform mat3 u_eyes[2];
+uniform vec3 u_eye_centers[2];
+out uvec4 vertex;
+
+void main() {
+  int index = int(gl_FragCoord.y) * WIDTH + int(gl_FragCoord.x);
+  vec4 rest = texelFetch(u_rest, place(2 * index), 0);
+  ivec2 span = ivec2(texelFetch(u_rest, place(2 * index + 1), 0).xy);
+  vec3 point = rest.xyz;
+  for (int i = span.x; i < span.y; i++) {
+    ivec4 entry = texelFetch(u_rows, place(i), 0);
+    point += u_steps[entry.w >> 2][entry.w & 3] * vec3(entry.xyz);
+  }
+  if (rest.w > 0.5) {
+    int side = rest.w > 1.5 ? 1 : 0;
+    point = u_eye_centers[side] + u_eyes[side] * (point - u_eye_centers[side]);
+  }
+  vertex = uvec4(floatBitsToUint(point), 0u);
+}
+`;
+
+/** One texel of the targets is one Gaussian as it appears in the picture. */
+const GAUSSIANS_SHADER = `${HEADER}
 uniform sampler2D u_fixed;
-uniform sampler2D u_means;
-uniform sampler2D u_vertices;
+uniform usampler2D u_vertices;
 uniform isampler2D u_basis;
+uniform int u_count;
 uniform int u_basis_count;
 uniform int u_basis_texels; // per attribute: ceil(K / 4)
 uniform vec4 u_basis_weights[${MAX_BASIS / 4}];
@@ -28,17 +69,10 @@ uniform mat4 u_torso;
 uniform vec4 u_camera; // fx, fy, cx, cy in pixels
 uniform vec2 u_size; // pixels
 
-flat out vec2 v_center;
-flat out vec3 v_conic;
-flat out vec4 v_color; // straight color, opacity
+layout(location = 0) out uvec4 spot; // center x, y in pixels, depth, halves of r and g
+layout(location = 1) out uvec4 shape; // xx, xy and determinant of the covariance, halves of b and opacity
 
-const int WIDTH = ${TEXTURE_WIDTH};
-const float NEAR = 0.01;
-const vec4 OUTSIDE = vec4(0.0, 0.0, 2.0, 1.0);
-
-ivec2 place(int texel) { return ivec2(texel % WIDTH, texel / WIDTH); }
-
-vec3 vertex(float index) { return texelFetch(u_vertices, place(int(index)), 0).xyz; }
+vec3 vertex(float index) { return uintBitsToFloat(texelFetch(u_vertices, place(int(index)), 0).xyz); }
 
 mat3 rotation(vec4 q) {
   q /= max(length(q), 1e-12);
@@ -49,52 +83,46 @@ mat3 rotation(vec4 q) {
     2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y));
 }
 
-/** Columns: first edge, normal x first edge, normal. */
-mat3 triangle_frame(vec3 corners) {
-  vec3 a = vertex(corners.x);
-  vec3 u = vertex(corners.y) - a;
-  u /= max(length(u), 1e-12);
-  vec3 n = cross(u, vertex(corners.z) - a);
-  n /= max(length(n), 1e-12);
-  return mat3(u, cross(n, u), n);
-}
-
-/** Displacement of attribute \`row\` (0..6: quat, color) of Gaussian \`index\`, in its steps. */
+/** Displacement of attribute \`row\` of Gaussian \`index\`, in its steps. */
 float shift(int index, int row) {
   float sum = 0.0;
-  int start = (7 * index + row) * u_basis_texels;
+  int start = (${BASIS_ROWS} * index + row) * u_basis_texels;
   for (int k = 0; k < u_basis_texels; k++) {
     sum += dot(vec4(texelFetch(u_basis, place(start + k), 0)), u_basis_weights[k]);
   }
   return sum;
 }
 
-/** Four vertices per Gaussian, the corners of [-1, 1]^2. */
 void main() {
-  vec2 corner = vec2(ivec2(gl_VertexID & 1, (gl_VertexID >> 1) & 1) * 2 - 1);
-  int index = int(texelFetch(u_order, place(gl_VertexID >> 2), 0).r);
-  vec4 quat = texelFetch(u_fixed, place(${FIXED_TEXELS} * index), 0);
-  vec4 scale_opacity = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + 1), 0);
-  vec3 color = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + 2), 0).rgb;
-  vec3 corners = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + 3), 0).xyz;
-  if (index < u_basis_count) {
-    vec2 step = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + 4), 0).xy;
-    quat += step.x * vec4(shift(index, 0), shift(index, 1), shift(index, 2), shift(index, 3));
-    color += step.y * vec3(shift(index, 4), shift(index, 5), shift(index, 6));
+  int index = int(gl_FragCoord.y) * WIDTH + int(gl_FragCoord.x);
+  if (index >= u_count) discard;
+  vec4 fixed_[${FIXED_TEXELS}];
+  for (int i = 0; i < ${FIXED_TEXELS}; i++) {
+    fixed_[i] = texelFetch(u_fixed, place(${FIXED_TEXELS} * index + i), 0);
   }
-
-  vec4 mean = texelFetch(u_means, place(index), 0);
-  vec4 point = vec4(mean.xyz, 1.0);
-  vec3 center = mix((u_head * point).xyz, (u_torso * point).xyz, mean.w);
-  float opacity = scale_opacity.w;
-  if (center.z < NEAR || opacity < 1.0 / 255.0) {
-    gl_Position = OUTSIDE;
-    return;
+  vec4 quat = fixed_[0], scale_opacity = fixed_[1];
+  vec3 color = fixed_[2].rgb, corners = fixed_[3].xyz, point = fixed_[5].xyz;
+  if (index < u_basis_count) {
+    point += fixed_[3].w * vec3(shift(index, 0), shift(index, 1), shift(index, 2));
+    quat += fixed_[4].w *
+      vec4(shift(index, 3), shift(index, 4), shift(index, 5), shift(index, 6));
+    color += fixed_[5].w * vec3(shift(index, 7), shift(index, 8), shift(index, 9));
   }
 
   mat3 axes = rotation(quat);
-  if (corners.x >= 0.0) axes = triangle_frame(corners) * axes;
-  axes = (mean.w < 0.5 ? mat3(u_head) : mat3(u_torso)) * axes;
+  if (corners.x >= 0.0) {
+    vec3 a = vertex(corners.x), b = vertex(corners.y), c = vertex(corners.z);
+    vec3 u = b - a;
+    u /= max(length(u), 1e-12);
+    vec3 n = cross(u, c - a);
+    n /= max(length(n), 1e-12);
+    mat3 triangle = mat3(u, cross(n, u), n); // first edge, normal x first edge, normal
+    axes = triangle * axes;
+    point = mat3(a, b, c) * fixed_[4].xyz + triangle * point;
+  }
+  float torso = fixed_[2].w;
+  vec3 center = mix((u_head * vec4(point, 1.0)).xyz, (u_torso * vec4(point, 1.0)).xyz, torso);
+  axes = (torso < 0.5 ? mat3(u_head) : mat3(u_torso)) * axes;
   mat3 spread = mat3(
     axes[0] * scale_opacity.x, axes[1] * scale_opacity.y, axes[2] * scale_opacity.z);
 
@@ -106,24 +134,53 @@ void main() {
   vec3 row_x = vec3(focal.x, 0.0, -focal.x * slope.x) / center.z;
   vec3 row_y = vec3(0.0, focal.y, -focal.y * slope.y) / center.z;
   vec3 px = row_x * spread, py = row_y * spread;
-  float xx = dot(px, px) + 0.3, xy = dot(px, py), yy = dot(py, py) + 0.3;
   // Cauchy-Binet: needles do not cancel as they would in xx * yy - xy * xy.
   vec3 area = cross(px, py);
   float determinant = dot(area, area) + 0.3 * (dot(px, px) + dot(py, py)) + 0.09;
+  vec2 pixel = focal * center.xy / center.z + principal;
+  spot = uvec4(floatBitsToUint(vec3(pixel, center.z)), packHalf2x16(color.rg));
+  shape = uvec4(floatBitsToUint(vec3(dot(px, px) + 0.3, dot(px, py), determinant)),
+                packHalf2x16(vec2(color.b, scale_opacity.w)));
+}
+`;
+
+const SPLAT_VERTEX_SHADER = `${HEADER}
+uniform usampler2D u_order; // from far to near
+uniform usampler2D u_spots;
+uniform usampler2D u_shapes;
+uniform vec2 u_size; // pixels
+
+flat out vec2 v_center;
+flat out vec3 v_conic;
+flat out vec4 v_color; // straight color, opacity
+
+const float NEAR = 0.01;
+
+/** Four vertices per Gaussian, the corners of [-1, 1]^2. */
+void main() {
+  vec2 corner = vec2(ivec2(gl_VertexID & 1, (gl_VertexID >> 1) & 1) * 2 - 1);
+  int index = int(texelFetch(u_order, place(gl_VertexID >> 2), 0).r);
+  uvec4 spot = texelFetch(u_spots, place(index), 0);
+  uvec4 shape = texelFetch(u_shapes, place(index), 0);
+  v_color = vec4(unpackHalf2x16(spot.w), unpackHalf2x16(shape.w));
+  if (uintBitsToFloat(spot.z) < NEAR || v_color.a < 1.0 / 255.0) {
+    gl_Position = vec4(0.0, 0.0, 2.0, 1.0);
+    return;
+  }
+  vec3 covariance = uintBitsToFloat(shape.xyz);
+  float xx = covariance.x, xy = covariance.y, determinant = covariance.z;
+  float yy = (determinant + xy * xy) / xx;
 
   // The quad spans the ellipse on which alpha falls to 1/255.
-  float extent = sqrt(2.0 * log(255.0 * opacity));
+  float extent = sqrt(2.0 * log(255.0 * v_color.a));
   float middle = 0.5 * (xx + yy);
-  float radius = length(vec2(0.5 * (xx - yy), xy));
-  float major = middle + radius, minor = determinant / major;
+  float major = middle + length(vec2(0.5 * (xx - yy), xy)), minor = determinant / major;
   vec2 axis = abs(xy) > 1e-6 ? normalize(vec2(xy, major - xx))
                              : (xx >= yy ? vec2(1.0, 0.0) : vec2(0.0, 1.0));
   vec2 offset = extent * (corner.x * sqrt(major) * axis
                         + corner.y * sqrt(minor) * vec2(-axis.y, axis.x));
-
-  v_center = focal * center.xy / center.z + principal;
+  v_center = uintBitsToFloat(spot.xy);
   v_conic = vec3(yy, -xy, xx) / determinant;
-  v_color = vec4(color, opacity);
   vec2 clip = 2.0 * (v_center + offset) / u_size - 1.0;
   gl_Position = vec4(clip.x, -clip.y, 0.0, 1.0);
 }
@@ -160,14 +217,14 @@ uniform sampler2D u_plate;
 uniform vec2 u_size; // of the output, pixels
 uniform vec4 u_plate_map; // plate coordinates in [0, 1] = pixel * xy + zw
 uniform float u_plate_weight;
-uniform vec3 u_plain;
-out vec4 color;
+uniform vec4 u_plain; // color, alpha
+out vec4 color; // premultiplied
 
 void main() {
   vec2 pixel = vec2(gl_FragCoord.x, u_size.y - gl_FragCoord.y);
   vec3 plate = texture(u_plate, pixel * u_plate_map.xy + u_plate_map.zw).rgb;
-  vec3 behind = mix(u_plain, plate, u_plate_weight);
+  vec4 behind = mix(vec4(u_plain.rgb * u_plain.a, u_plain.a), vec4(plate, 1.0), u_plate_weight);
   vec4 splats = texelFetch(u_splats, ivec2(gl_FragCoord.xy), 0);
-  color = vec4(splats.rgb + (1.0 - splats.a) * behind, 1.0);
+  color = splats + (1.0 - splats.a) * behind;
 }
 `;

@@ -8,7 +8,7 @@ class Splats {
    */
   constructor(canvas, head, plate) {
     const gl = canvas.getContext("webgl2", {
-      alpha: false, antialias: false, depth: false, powerPreference: "high-performance",
+      alpha: true, antialias: false, depth: false, powerPreference: "high-performance",
     });
     if (!gl) {
       throw new ViewerError(
@@ -17,50 +17,77 @@ class Splats {
     }
     this.gl = gl;
     this.head = head;
-    this.scratch = {};
-    this.splatProgram = linkProgram(gl, SPLAT_VERTEX_SHADER, SPLAT_FRAGMENT_SHADER);
-    this.screenProgram = linkProgram(gl, SCREEN_VERTEX_SHADER, SCREEN_FRAGMENT_SHADER);
+    this.sorting = 0; // milliseconds spent on it so far
+    this.pictures = 0; // projected so far; an order belongs to one of them
+    this.ordered = -1;
+    this.deformer = new Deformer(gl, head);
+    this.splatProgram = new Program(gl, SPLAT_VERTEX_SHADER, SPLAT_FRAGMENT_SHADER);
+    this.screenProgram = new Program(gl, SCREEN_VERTEX_SHADER, SCREEN_FRAGMENT_SHADER);
     const half = gl.getExtension("EXT_color_buffer_float") ||
       gl.getExtension("EXT_color_buffer_half_float");
     this.accumulationFormat = half ? gl.RGBA16F : gl.RGBA8;
     gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
+    this.sorter = new Sorter(head.count);
     this.#makeGeometry();
     this.#makeTextures(plate);
-    this.headChanged();
   }
 
-  /** Upload vertices and Gaussian centres after `Head.move`. */
+  /** Call after `Head.move`. */
   headChanged() {
-    const { gl, head } = this;
-    for (let i = 0; i < head.vertexCount; i++) {
-      this.vertexTexels.set(head.vertices.subarray(3 * i, 3 * i + 3), 4 * i);
-    }
-    fillFloatTexture(gl, this.vertexTexture, this.vertexTexels);
-    this.meanTexels.set(head.means);
-    fillFloatTexture(gl, this.meanTexture, this.meanTexels);
+    this.deformer.headChanged();
   }
 
   /**
-   * Draw one frame.
-   * @param {object} view
-   *   head, torso: rigid transforms to the view, Float64Array(12);
-   *   camera: [fx, fy, cx, cy] and size: [width, height] in pixels;
-   *   plateMap: [sx, sy, ox, oy] plate coordinates in [0, 1] of a pixel;
-   *   plateWeight in [0, 1]; plain: [r, g, b] where the plate does not show.
+   * Draw one frame. Its order may be that of a frame before; see `catchUp`.
+   * @param {View} view
    * @param {WebGLFramebuffer | null} target null is the canvas.
    */
   draw(view, target = null) {
-    const { gl } = this;
+    const { gl, deformer } = this;
+    deformer.run(view);
+    this.pictures++;
+    if (this.ordered < 0 || target) this.#order(deformer.read(), this.pictures);
+    else if (!deformer.requested) this.#requestOrder();
     const [width, height] = view.size;
     this.#sizeAccumulation(width, height);
     gl.viewport(0, 0, width, height);
     this.#drawSplats(view);
     this.#drawScreen(view, target);
+    deformer.mark();
+  }
+
+  /**
+   * Take over depths that have arrived since the last frame.
+   * @returns {boolean} whether the frame on the screen would now be drawn in a better order.
+   */
+  catchUp() {
+    const found = this.deformer.readLater();
+    if (!found) return false;
+    this.#order(found, this.awaited);
+    if (this.ordered === this.pictures) return true;
+    this.#requestOrder(); // of the picture that was drawn meanwhile
+    this.deformer.mark();
+    return false;
+  }
+
+  /** Centres of the Gaussians, N x 3, in the camera frame of `view`. */
+  centers(view) {
+    this.deformer.run(view);
+    this.pictures++;
+    const found = this.deformer.read();
+    const [fx, fy, cx, cy] = view.camera;
+    const out = new Float32Array(3 * this.head.count);
+    for (let i = 0; i < this.head.count; i++) {
+      const [x, y, depth] = found.subarray(4 * i, 4 * i + 3);
+      out.set([((x - cx) / fx) * depth, ((y - cy) / fy) * depth, depth], 3 * i);
+    }
+    return out;
   }
 
   /**
    * Draw one frame off screen.
-   * @returns {Uint8ClampedArray} RGBA, width x height of `view.size`, top row first.
+   * @returns {Uint8ClampedArray} RGBA with straight alpha, width x height of `view.size`, top row
+   *   first.
    */
   pixels(view) {
     const { gl } = this;
@@ -82,51 +109,55 @@ class Splats {
       const source = 4 * width * (height - 1 - row);
       pixels.set(upsideDown.subarray(source, source + 4 * width), 4 * width * row);
     }
+    for (let i = 0; i < pixels.length; i += 4) {
+      const alpha = pixels[i + 3];
+      if (alpha === 255 || alpha === 0) continue;
+      for (let channel = i; channel < i + 3; channel++) pixels[channel] *= 255 / alpha;
+    }
     return pixels;
   }
 
-  #drawSplats(view) {
-    const { gl, head, splatProgram: program } = this;
-    const order = sortByDepth(head.means, view.head, view.torso, this.scratch);
-    this.orderTexels.set(order);
-    gl.bindTexture(gl.TEXTURE_2D, this.orderTexture);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.R32UI, TEXTURE_WIDTH, this.orderTexels.length / TEXTURE_WIDTH,
-                  0, gl.RED_INTEGER, gl.UNSIGNED_INT, this.orderTexels);
+  #requestOrder() {
+    this.deformer.requestRead();
+    this.awaited = this.pictures;
+  }
 
+  /** Sort by the depths in `found` of the picture with that number. */
+  #order(found, picture) {
+    const { gl } = this;
+    const start = performance.now();
+    const order = this.sorter.sort(found);
+    gl.bindTexture(gl.TEXTURE_2D, this.orderTexture);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, TEXTURE_WIDTH, order.length / TEXTURE_WIDTH,
+                     gl.RED_INTEGER, this.orderType, order);
+    this.ordered = picture;
+    this.sorting += performance.now() - start;
+  }
+
+  #drawSplats(view) {
+    const { gl, deformer, splatProgram: program } = this;
+    const [spots, shapes] = deformer.gaussians.textures;
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.accumulation);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-    gl.useProgram(program);
-    bindTextures(gl, program, {
-      u_order: this.orderTexture, u_fixed: this.fixedTexture, u_means: this.meanTexture,
-      u_vertices: this.vertexTexture, u_basis: this.basisTexture,
-    });
-    const weights = new Float32Array(MAX_BASIS);
-    weights.set(head.basisWeights);
-    gl.uniform4fv(gl.getUniformLocation(program, "u_basis_weights"), weights);
-    gl.uniform1i(gl.getUniformLocation(program, "u_basis_count"), this.basisCount);
-    gl.uniform1i(gl.getUniformLocation(program, "u_basis_texels"), this.basisTexels);
-    gl.uniformMatrix4fv(gl.getUniformLocation(program, "u_head"), false, columns(view.head));
-    gl.uniformMatrix4fv(gl.getUniformLocation(program, "u_torso"), false, columns(view.torso));
-    gl.uniform4fv(gl.getUniformLocation(program, "u_camera"), view.camera);
-    gl.uniform2fv(gl.getUniformLocation(program, "u_size"), view.size);
+    program.use({ u_order: this.orderTexture, u_spots: spots, u_shapes: shapes });
+    gl.uniform2fv(program.at("u_size"), view.size);
     gl.bindVertexArray(this.splatArray);
-    gl.drawElements(gl.TRIANGLES, 6 * order.length, gl.UNSIGNED_INT, 0);
+    gl.drawElements(gl.TRIANGLES, 6 * this.head.count, gl.UNSIGNED_INT, 0);
   }
 
   #drawScreen(view, target) {
     const { gl, screenProgram: program } = this;
     gl.bindFramebuffer(gl.FRAMEBUFFER, target);
     gl.disable(gl.BLEND);
-    gl.useProgram(program);
-    bindTextures(gl, program, { u_splats: this.accumulated, u_plate: this.plateTexture });
-    gl.uniform2fv(gl.getUniformLocation(program, "u_size"), view.size);
-    gl.uniform4fv(gl.getUniformLocation(program, "u_plate_map"), view.plateMap);
-    gl.uniform1f(gl.getUniformLocation(program, "u_plate_weight"), view.plateWeight);
-    gl.uniform3fv(gl.getUniformLocation(program, "u_plain"), view.plain);
-    gl.bindVertexArray(this.screenArray);
+    program.use({ u_splats: this.accumulated, u_plate: this.plateTexture });
+    gl.uniform2fv(program.at("u_size"), view.size);
+    gl.uniform4fv(program.at("u_plate_map"), view.plateMap);
+    gl.uniform1f(program.at("u_plate_weight"), view.plateWeight);
+    gl.uniform4fv(program.at("u_plain"), view.plain);
+    gl.bindVertexArray(this.deformer.array);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
 
@@ -144,36 +175,16 @@ class Splats {
     gl.bindVertexArray(this.splatArray);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, triangles, gl.STATIC_DRAW);
-    this.screenArray = gl.createVertexArray();
     gl.bindVertexArray(null);
   }
 
   #makeTextures(plate) {
     const { gl, head } = this;
-    if (head.basisSize > MAX_BASIS) {
-      throw new ViewerError(`The avatar has more than ${MAX_BASIS} blendshapes.`);
-    }
-    this.basisCount = head.basisCount;
-    this.basisTexels = Math.ceil(head.basisSize / 4);
-    const perGaussian = Math.max(FIXED_TEXELS, 7 * this.basisTexels);
-    if (head.count * perGaussian > TEXTURE_WIDTH * gl.getParameter(gl.MAX_TEXTURE_SIZE)) {
-      throw new ViewerError("The avatar is too large for this graphics chip.");
-    }
-    const fixed = padded(Float32Array, 4 * FIXED_TEXELS * head.count);
-    packFixed(head.arrays, fixed);
-    this.fixedTexture = makeTexture(gl);
-    fillFloatTexture(gl, this.fixedTexture, fixed);
-    this.vertexTexels = padded(Float32Array, 4 * head.vertexCount);
-    this.vertexTexture = makeTexture(gl);
-    this.orderTexels = new Uint32Array(TEXTURE_WIDTH * Math.ceil(head.count / TEXTURE_WIDTH));
+    const small = this.sorter.order instanceof Uint16Array;
+    this.orderType = small ? gl.UNSIGNED_SHORT : gl.UNSIGNED_INT;
     this.orderTexture = makeTexture(gl);
-    this.meanTexels = padded(Float32Array, 4 * head.count);
-    this.meanTexture = makeTexture(gl);
-    const basis = padded(Int8Array, 4 * 7 * this.basisTexels * this.basisCount);
-    packBasis(head, this.basisTexels, basis);
-    this.basisTexture = makeTexture(gl);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8I, TEXTURE_WIDTH, basis.length / TEXTURE_WIDTH / 4, 0,
-                  gl.RGBA_INTEGER, gl.BYTE, basis);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, small ? gl.R16UI : gl.R32UI, TEXTURE_WIDTH,
+                    textureRows(head.count));
     this.plateTexture = makeTexture(gl, gl.LINEAR);
     const format = [gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE];
     if (plate) gl.texImage2D(gl.TEXTURE_2D, 0, ...format, plate);
@@ -195,85 +206,38 @@ class Splats {
   }
 }
 
-/** What does not move, activated: see FIXED_TEXELS. */
-function packFixed(arrays, out) {
-  const { faces, face, quat, log_scale, opacity, color, basis_scale } = arrays;
-  for (let i = 0; i < face.length; i++) {
-    const start = 4 * FIXED_TEXELS * i;
-    out.set(quat.subarray(4 * i, 4 * i + 4), start);
-    for (let axis = 0; axis < 3; axis++) {
-      out[start + 4 + axis] = Math.exp(log_scale[3 * i + axis]);
-      out[start + 8 + axis] = color[3 * i + axis];
-      out[start + 12 + axis] = face[i] < 0 ? -1 : faces[3 * face[i] + axis];
+/** Gaussian indices from far to near: a counting sort over 16 bits of depth. */
+class Sorter {
+  /** @param {number} count */
+  constructor(count) {
+    const levels = 65536;
+    this.count = count;
+    this.keys = new Uint16Array(count);
+    this.starts = new Uint32Array(levels + 1);
+    /** Padded to whole rows of a texture; indices after `count` mean nothing. */
+    this.order = new (count <= levels ? Uint16Array : Uint32Array)(
+      TEXTURE_WIDTH * textureRows(count));
+  }
+
+  /** @param {Float32Array} found as `Deformer.read` gives it: the third of four is the depth. */
+  sort(found) {
+    const { count, keys, starts, order } = this, levels = starts.length - 1;
+    let near = Infinity, far = -Infinity;
+    for (let i = 2; i < 4 * count; i += 4) {
+      const depth = found[i];
+      if (depth < near) near = depth;
+      if (depth > far) far = depth;
     }
-    out[start + 7] = 1 / (1 + Math.exp(-opacity[i]));
-    if (3 * i < basis_scale.length) {
-      out[start + 16] = basis_scale[3 * i + 1];
-      out[start + 17] = basis_scale[3 * i + 2];
+    const factor = (levels - 1) / Math.max(far - near, 1e-9);
+    starts.fill(0);
+    for (let i = 0; i < count; i++) {
+      keys[i] = (far - found[4 * i + 2]) * factor;
+      starts[keys[i] + 1]++;
     }
+    for (let level = 0; level < levels; level++) starts[level + 1] += starts[level];
+    // From the last to the first, so that of two at one depth the earlier ends up in front, as in
+    // avatar3d.kernels.rasterize.
+    for (let i = count - 1; i >= 0; i--) order[starts[keys[i]]++] = i;
+    return order;
   }
-}
-
-/** The rows for quat and color, each padded to whole texels; those for position stay on the CPU. */
-function packBasis(head, texels, out) {
-  const { basis } = head.arrays, size = head.basisSize;
-  for (let i = 0; i < head.basisCount; i++) {
-    for (let row = 3; row < BASIS_ROWS; row++) {
-      const source = (i * BASIS_ROWS + row) * size;
-      out.set(basis.subarray(source, source + size), 4 * texels * (7 * i + row - 3));
-    }
-  }
-}
-
-/** Array for a texture of whole rows, at least one. */
-function padded(type, length) {
-  return new type(4 * TEXTURE_WIDTH * Math.max(1, Math.ceil(length / 4 / TEXTURE_WIDTH)));
-}
-
-/** Rigid transform as the columns of a 4 x 4 matrix. */
-function columns(m) {
-  return Float32Array.of(
-    m[0], m[4], m[8], 0, m[1], m[5], m[9], 0, m[2], m[6], m[10], 0, m[3], m[7], m[11], 1);
-}
-
-function makeTexture(gl, filter = gl.NEAREST) {
-  const texture = gl.createTexture();
-  gl.bindTexture(gl.TEXTURE_2D, texture);
-  for (const [name, value] of [
-    [gl.TEXTURE_MIN_FILTER, filter], [gl.TEXTURE_MAG_FILTER, filter],
-    [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE],
-  ]) gl.texParameteri(gl.TEXTURE_2D, name, value);
-  return texture;
-}
-
-function fillFloatTexture(gl, texture, texels) {
-  gl.bindTexture(gl.TEXTURE_2D, texture);
-  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, TEXTURE_WIDTH, texels.length / TEXTURE_WIDTH / 4, 0,
-                gl.RGBA, gl.FLOAT, texels);
-}
-
-function bindTextures(gl, program, textures) {
-  Object.entries(textures).forEach(([name, texture], unit) => {
-    gl.activeTexture(gl.TEXTURE0 + unit);
-    gl.bindTexture(gl.TEXTURE_2D, texture);
-    gl.uniform1i(gl.getUniformLocation(program, name), unit);
-  });
-  gl.activeTexture(gl.TEXTURE0 + 7); // uploads must not disturb these bindings
-}
-
-function linkProgram(gl, vertexSource, fragmentSource) {
-  const program = gl.createProgram();
-  for (const [type, source] of [
-    [gl.VERTEX_SHADER, vertexSource], [gl.FRAGMENT_SHADER, fragmentSource],
-  ]) {
-    const shader = gl.createShader(type);
-    gl.shaderSource(shader, source);
-    gl.compileShader(shader);
-    gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program);
-  if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
-    throw new ViewerError(`The graphics driver refused the viewer: ${gl.getProgramInfoLog(program)}`);
-  }
-  return program;
 }

@@ -22,7 +22,7 @@ class Viewer {
     this.splats = new Splats(this.canvas, this.head, plate);
     this.performer = new Performer(header, arrays);
     this.camera = new ViewCamera(header.camera);
-    this.camera.plain = header.plain;
+    this.camera.plain = [...header.plain, 1];
     this.camera.plate = plate !== null;
     this.panel = new Panel(this.performer, arrays, () => this.changed());
     this.detail = 1; // fraction of the screen's resolution, lowered where drawing is slow
@@ -101,17 +101,13 @@ class Viewer {
   }
 
   gaussians() {
-    const { head, torso } = this.camera.view(this.#face(), 1, 1);
-    const { means, count } = this.head;
-    const out = new Float32Array(3 * count);
-    for (let i = 0; i < count; i++) {
-      const [x, y, z, w] = means.subarray(4 * i, 4 * i + 4);
-      for (let row = 0; row < 3; row++) {
-        const at = (m) => m[4 * row] * x + m[4 * row + 1] * y + m[4 * row + 2] * z + m[4 * row + 3];
-        out[3 * i + row] = (1 - w) * at(head) + w * at(torso);
-      }
-    }
-    return out;
+    return this.splats.centers(this.camera.view(this.#face(), this.camera.width, this.camera.height));
+  }
+
+  /** Frames drawn and milliseconds spent sorting since the start. */
+  statistics() {
+    const { pictures, sorting } = this.splats;
+    return { gaussians: this.head.count, frames: pictures, sorting };
   }
 
   /** The face now, with the head's geometry brought up to it. */
@@ -130,7 +126,8 @@ class Viewer {
     const seconds = (now - before) / 1000;
     this.#keepTime(Math.min(seconds, 0.1));
     const moving = this.performer.advance(Math.min(seconds, 0.1));
-    if (moving || this.dirty) this.#draw(now);
+    const reordered = !this.lost && this.splats.catchUp();
+    if (moving || this.dirty || reordered) this.#draw(now);
     if (moving) this.#adapt(seconds);
     requestAnimationFrame((next) => this.#tick(now, next));
   }
@@ -257,6 +254,6 @@ window.avatar3d = {
   setPose: async (angles) => { const v = await started; v.performer.setPose(angles); v.changed(); },
   setGaze: async (angles) => { const v = await started; v.performer.setGaze(angles); v.changed(); },
 };
-for (const name of ["setView", "setIdle", "play", "pause", "seek", "reset", "snapshot", "gaussians"]) {
+for (const name of ["setView", "setIdle", "play", "pause", "seek", "reset", "snapshot", "gaussians", "statistics"]) {
   window.avatar3d[name] = async (...parameters) => (await started)[name](...parameters);
 }
