@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,18 @@ from avatar3d.head.model import PARTS
 # Python processes that tests start must import the installed package, as pytest does, and not the
 # source tree they happen to be started in, which has no native kernels.
 os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A signing key of the tests, so that they leave none in the person's settings."""
+    before = os.environ.get("AVATAR3D_SIGNING")
+    os.environ["AVATAR3D_SIGNING"] = str(tmp_path_factory.mktemp("keys") / "signing")
+    yield
+    if before is None:
+        del os.environ["AVATAR3D_SIGNING"]
+    else:
+        os.environ["AVATAR3D_SIGNING"] = before
 
 
 @pytest.fixture(scope="session")

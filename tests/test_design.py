@@ -17,7 +17,20 @@ PACKAGE = ROOT / "avatar3d"
 
 # Layers from the bottom up. The longest matching prefix decides.
 LAYERS = (
-    ("maths", ("errors", "progress", "config", "io", "geometry", "kernels", "assets", "audio")),
+    (
+        "maths",
+        (
+            "errors",
+            "progress",
+            "config",
+            "io",
+            "provenance",
+            "geometry",
+            "kernels",
+            "assets",
+            "audio",
+        ),
+    ),
     ("nouns", ("head", "motion", "motion.*", "subject", "avatar")),
     ("core", ("capture", "training", "rendering", "synth")),
     ("apps", ("evaluation", "export", "viewer")),
@@ -27,13 +40,13 @@ ORDER = {name: height for height, (name, _) in enumerate(LAYERS)}
 
 # Imported inside the function that needs them, never when a module is loaded.
 LAZY = {
-    "av", "cuda", "cv2", "espeakng_loader", "gsplat", "hydra", "imageio", "matplotlib", "mediapipe",
-    "omegaconf", "onnxruntime", "PIL", "rich", "skimage", "tensorboard", "transformers", "trimesh",
-    "viser",
+    "av", "c2pa", "cryptography", "cuda", "cv2", "espeakng_loader", "gsplat", "hydra", "imageio",
+    "matplotlib", "mediapipe", "omegaconf", "onnxruntime", "PIL", "rich", "skimage", "tensorboard",
+    "transformers", "trimesh", "viser",
 }  # fmt: skip
 DISTRIBUTIONS = {
-    "cuda": "cuda-core", "cv2": "opencv-contrib-python", "hydra": "hydra-core", "PIL": "pillow",
-    "yaml": "pyyaml", "espeakng_loader": "espeakng-loader",
+    "c2pa": "c2pa-python", "cuda": "cuda-core", "cv2": "opencv-contrib-python",
+    "hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml", "espeakng_loader": "espeakng-loader",
 }  # fmt: skip
 MAX_LINES = 600
 

@@ -32,9 +32,9 @@ from avatar3d.avatar.packing import pack, unpack
 from avatar3d.avatar.splat import SplatAvatar
 from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
-from avatar3d.io.atomic import atomic_path
 from avatar3d.motion.motion import Motion
 from avatar3d.progress import say
+from avatar3d.provenance import declared_path, facts_of, slot
 
 __all__ = ["load", "save"]
 
@@ -73,7 +73,9 @@ def save(avatar: SplatAvatar, path: str | Path) -> None:
             for name, data in members.items()
         },
     }
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    facts = facts_of(avatar.info) | {"consent": avatar.info.get("consent")}
+    with declared_path(path, facts) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.comment = slot(facts).encode()
         archive.writestr("manifest.json", json.dumps(manifest, indent=2))
         for name, data in members.items():
             method = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED

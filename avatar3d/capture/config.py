@@ -80,7 +80,8 @@ class CaptureConfig:
     """Stop at once where the check says that no avatar can come of the clip; false tries anyway."""
 
     consent: str | None = None
-    """A note on the consent of the person shown, kept with the subject and its avatars."""
+    """A note on the consent of the person shown, or a file with who, scope and date; kept with the
+    subject and its avatars."""
 
     def __post_init__(self) -> None:
         allowed = {

@@ -20,7 +20,7 @@ from avatar3d.head import HeadModel, load_head
 from avatar3d.io.atomic import atomic_write
 from avatar3d.io.video import probe
 from avatar3d.progress import say
-from avatar3d.subject import Subject, SubjectInfo
+from avatar3d.subject import Consent, Subject, SubjectInfo, read_consent
 
 __all__ = ["build_subject", "capture"]
 
@@ -70,6 +70,7 @@ def build_subject(
         origin: what kind of source it is; split: frames that it sets aside for "train" and "test".
     """
     output, config = Path(output), config or CaptureConfig()
+    consent = read_consent(config.consent)
     start = time.monotonic()
     _check_output(output)
     if config.speech_model:
@@ -84,8 +85,8 @@ def build_subject(
         say(f"{output} is up to date.")
         save_config(config, output / "config.yaml")
         subject = Subject(output)
-        if subject.info.consent != config.consent:
-            subject.info.consent = config.consent
+        if consent is not None and subject.info.consent != consent:
+            subject.info.consent = consent
             subject.save_info()
         return subject
     if not folder.is_dir() and output.is_dir():
@@ -95,8 +96,12 @@ def build_subject(
     workspace.state.started = {}
     workspace.save_state()
     save_config(config, folder / "config.yaml")
-    _write_info(workspace, keys, origin, split or {})
+    _write_info(workspace, keys, consent, origin, split or {})
     _put_in_place(folder, output)
+    if consent is None:
+        say(
+            "No consent of the person shown is noted; --consent FILE records it (who, scope, date)."
+        )
     _summarise(workspace, worked, time.monotonic() - start)
     return Subject(output)
 
@@ -166,7 +171,11 @@ def _link(source: str, target: str) -> None:
 
 
 def _write_info(
-    workspace: Workspace, keys: dict[str, str], origin: str, split: dict[str, tuple[int, ...]]
+    workspace: Workspace,
+    keys: dict[str, str],
+    consent: Consent | str | None,
+    origin: str,
+    split: dict[str, tuple[int, ...]],
 ) -> None:
     state = workspace.state
     info = SubjectInfo(
@@ -181,7 +190,7 @@ def _write_info(
         stages=keys,
         warnings=[text for name in keys for text in state.warnings.get(name, [])],
         timings={name: state.timings.get(name, 0.0) for name in keys},
-        consent=workspace.config.consent,
+        consent=consent,
         frame_format=workspace.frame_format,
         origin=origin,
         split={name: list(frames) for name, frames in split.items()},

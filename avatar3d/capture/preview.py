@@ -39,7 +39,13 @@ def preview_video(subject: Subject, head: HeadModel, path: str | Path) -> None:
         return overlay_row(shaped, tracking, index, *pictures)
 
     rows = parallel_map(row, range(count), os.cpu_count() or 1)
-    write_video(path, track(rows, "Drawing the preview", count), subject.fps, subject.audio_path)
+    write_video(
+        path,
+        track(rows, "Drawing the preview", count),
+        subject.fps,
+        subject.audio_path,
+        synthetic=False,
+    )
 
 
 def contact_sheet(

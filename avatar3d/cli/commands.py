@@ -3,7 +3,7 @@
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avatar3d.cli.motion import motion_app
+from avatar3d.cli.trust import verify_file
 from avatar3d.progress import say
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ assets_app = typer.Typer(
 )
 app.add_typer(assets_app, name="assets")
 app.add_typer(motion_app, name="motion")
+app.command("verify")(verify_file)
 
 Overrides = Annotated[
     list[str] | None,
@@ -47,6 +49,24 @@ Head = Annotated[
         help="Head model to fit: anny, ict, or the path of a model (ICT-FaceKit folder, GNM .npz, "
         "FLAME .pkl).",
         show_default=False,
+    ),
+]
+
+
+ConsentFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--consent",
+        help="Statement of the person shown: a YAML file with who, scope and date.",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+NoProvenance = Annotated[
+    bool,
+    typer.Option(
+        "--no-provenance", help="Leave out the signed statement that the file is synthetic; logged."
     ),
 ]
 
@@ -95,6 +115,7 @@ def capture(
         Path | None, typer.Option("-o", "--output", help="Subject folder [VIDEO.subject].")
     ] = None,
     head: Head = None,
+    consent: ConsentFile = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Also write an overlay video, SUBJECT.preview.mp4.")
     ] = False,
@@ -102,7 +123,7 @@ def capture(
     """Understand a clip: frames, mattes, head geometry per frame, sound."""
     from avatar3d.capture import capture as run
 
-    config = _capture_config(overrides, head)
+    config = _capture_config(overrides, head, consent)
     output = output or Path(f"{video.stem}.subject")
     subject = run(video, output, config)
     if preview:
@@ -130,11 +151,12 @@ def import_folder(
     ] = None,
     fps: Annotated[float, typer.Option(min=1, max=1000, help="Frames per second.")] = 25.0,
     head: Head = None,
+    consent: ConsentFile = None,
 ) -> None:
     """Take over a folder of frames, masks and sound that was prepared for another program."""
     from avatar3d.capture import import_folder as run
 
-    config = _capture_config(overrides, head)
+    config = _capture_config(overrides, head, consent)
     output = output or Path(f"{folder.resolve().name}.subject")
     run(folder, output, config, fps=fps)
     print(output)
@@ -154,6 +176,7 @@ def synth(
             "to."
         ),
     ] = None,
+    no_provenance: NoProvenance = False,
 ) -> None:
     """Make a video of a synthetic, speaking person: nobody's face, for trying things out."""
     from avatar3d.errors import UserError
@@ -161,7 +184,7 @@ def synth(
 
     if truth is not None and truth.exists():
         raise UserError(f"{truth} exists already; give another name for the truth.")
-    with _timed("Made"):
+    with _provenance(no_provenance), _timed("Made"):
         clip = make_synthetic(seed, seconds, 25, size, language=language)
         write_video(clip, output)
         if truth is not None:
@@ -214,6 +237,7 @@ def train(
         Path | None,
         typer.Option(help="Add this clip to an avatar file of the same person.", exists=True),
     ] = None,
+    no_provenance: NoProvenance = False,
 ) -> None:
     """Train an avatar; run it again to continue where it was stopped."""
     from avatar3d.config import compose
@@ -223,6 +247,7 @@ def train(
     config = compose("training", TrainingConfig, overrides or ())
     output = output or Path(f"{subject.name.removesuffix('.subject')}.a3d")
     with ExitStack() as stack:
+        stack.enter_context(_provenance(no_provenance))
         watchers: list[Callable[[Event], None]] = []
         if view:
             from avatar3d.viewer.training import TrainingViewer
@@ -268,6 +293,7 @@ def render(
         str | None,
         typer.Option(help="Head motion: captured, idle, orbit, nod, shake or still."),
     ] = None,
+    no_provenance: NoProvenance = False,
 ) -> None:
     """Make a video of the avatar: speaking a sound or a text, or performing a motion."""
     from avatar3d.avatar import load
@@ -282,6 +308,7 @@ def render(
     wish = Wish(audio, text, motion, performance, keyframes, language, voice, speed)
     person = load(avatar)
     with (
+        _provenance(no_provenance),
         performed(person, config, wish, pose) as (what, sound),
         _timed(f"Rendered {len(what)} frames"),
     ):
@@ -320,13 +347,14 @@ def export(
         str | None,
         typer.Option(help="For an avatar's glb, html or png: a motion file, or `captured`."),
     ] = None,
+    no_provenance: NoProvenance = False,
 ) -> None:
     """Write an avatar, a captured performance or a motion for other programs."""
     from avatar3d.cli.performance import motion_named
     from avatar3d.export import export as run
     from avatar3d.export import export_motion, export_tracking
 
-    with _timed("Exported"):
+    with _provenance(no_provenance), _timed("Exported"):
         if source.is_dir():
             from avatar3d.subject import Subject
 
@@ -451,6 +479,12 @@ def rebuild() -> None:
     print(cached_path())
 
 
+def _provenance(off: bool) -> AbstractContextManager[None]:
+    from avatar3d.provenance import without_provenance
+
+    return without_provenance() if off else nullcontext()
+
+
 @contextmanager
 def _timed(verb: str) -> Iterator[None]:
     """Say how long the body took and, where the system tells, the most memory it held."""
@@ -471,13 +505,17 @@ def _peak_memory() -> str:
     return f", peak memory {peak / 1e9:.2f} GB"
 
 
-def _capture_config(overrides: list[str] | None, head: str | None) -> "CaptureConfig":
+def _capture_config(
+    overrides: list[str] | None, head: str | None, consent: Path | None
+) -> "CaptureConfig":
     from dataclasses import replace
 
     from avatar3d.capture import CaptureConfig
     from avatar3d.config import compose
 
     config = compose("capture", CaptureConfig, overrides or ())
+    if consent is not None:
+        config = replace(config, consent=str(consent))
     return replace(config, head_model=head) if head else config
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from avatar3d.avatar import Avatar
 from avatar3d.evaluation.metrics import Box, eyes_box, mouth_box
 from avatar3d.io.images import write_image
+from avatar3d.provenance import declared_path
 
 __all__ = ["Panel", "contact_sheet", "save_poses", "save_sheets"]
 
@@ -39,7 +40,8 @@ def save_sheets(panels: Sequence[Panel], folder: str | Path) -> list[Path]:
     paths = []
     for name, (box, width) in views.items():
         paths.append(folder / f"{name}.png")
-        write_image(paths[-1], contact_sheet(panels, box, width))
+        with declared_path(paths[-1]) as temporary:
+            write_image(temporary, contact_sheet(panels, box, width))
     return paths
 
 
@@ -63,7 +65,8 @@ def save_poses(avatar: Avatar, folder: str | Path) -> Path:
     ]
     rows = [np.concatenate([_resized(image, 384) for image in row], 1) for row in (turned, faces)]
     path = Path(folder) / "poses.png"
-    write_image(path, np.concatenate(rows))
+    with declared_path(path) as temporary:
+        write_image(temporary, np.concatenate(rows))
     return path
 
 

@@ -6,6 +6,7 @@ skinned to four joints: torso, head and the two eyes in it.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ from avatar3d.geometry import Camera
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.head.gallery import part_colors, vertex_normals
 from avatar3d.head.model import PARTS, ShapedHead, eye_rotation
-from avatar3d.io.atomic import atomic_write
 from avatar3d.motion.motion import Motion
+from avatar3d.provenance import declared_write, facts_of, slot
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
@@ -94,12 +95,14 @@ def write_glb(
             state = avatar.state
             torso = predict_torso(motion.head_pose, state.torso_map, state.torso_limit, motion.fps)
             motion = replace(motion, torso_pose=torso)
-        write_animation(mesh, motion, path, avatar.camera, avatar.state.T_camera_rest)
+        place = avatar.camera, avatar.state.T_camera_rest
+        write_animation(mesh, motion, path, *place, facts=facts_of(avatar.info))
         return
     document = Document()
     still = _mesh(document, mesh, len(ARKIT_52))
     content = {"scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0, "name": "head"}]}
-    atomic_write(path, document.encoded(content | still))
+    facts = facts_of(avatar.info)
+    declared_write(path, document.encoded(content | still, slot(facts)), facts)
 
 
 def write_animation(
@@ -108,6 +111,7 @@ def write_animation(
     path: str | os.PathLike[str],
     camera: Camera | None = None,
     T_camera_rest: np.ndarray | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a moving head as a binary glTF: weights of the targets, and head, torso and eye joints.
 
@@ -116,6 +120,7 @@ def write_animation(
         motion: what it does; a missing track keeps still.
         path: the file to write.
         camera, T_camera_rest: add the camera that filmed it, (4, 4) rest head to camera frame.
+        facts: what the file says about itself, see `provenance.facts_of`.
     """
     residual = len(mesh.expression) - len(ARKIT_52)
     known = motion.residual is not None and motion.residual.shape[1] == residual
@@ -143,7 +148,7 @@ def write_animation(
     ]
     content |= {"scene": 0, "scenes": [{"nodes": roots}], "nodes": nodes}
     content["animations"] = [_animation(document, motion, rows)]
-    atomic_write(path, document.encoded(content))
+    declared_write(path, document.encoded(content, slot(facts)), facts)
 
 
 def _mesh(document: Document, mesh: HeadMesh, rows: int, skinned: bool = False) -> dict[str, Any]:

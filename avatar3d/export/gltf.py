@@ -62,10 +62,11 @@ class Document:
         self._size += len(block)
         return len(self.accessors) - 1
 
-    def encoded(self, document: dict[str, Any]) -> bytes:
-        """The GLB file: header, JSON chunk, binary chunk."""
+    def encoded(self, document: dict[str, Any], statement: str = "") -> bytes:
+        """The GLB file: header, JSON chunk with `statement` as `asset.extras.xmp`, binary chunk."""
+        extras = {"extras": {"xmp": statement}} if statement else {}
         document = {
-            "asset": {"version": "2.0", "generator": GENERATOR},
+            "asset": {"version": "2.0", "generator": GENERATOR, **extras},
             **document,
             "accessors": self.accessors,
             "bufferViews": self.views,

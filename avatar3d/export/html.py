@@ -17,8 +17,8 @@ import numpy as np
 from avatar3d.errors import UserError
 from avatar3d.export.payload import VERSION, Payload, encode_motion, encode_state
 from avatar3d.head.arkit import ARKIT_52
-from avatar3d.io.atomic import atomic_write
 from avatar3d.motion.motion import Motion
+from avatar3d.provenance import declared_write, facts_of, slot
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
@@ -75,10 +75,11 @@ def write_html(
         blobs.append(_blob("avatar-plate", "image/jpeg", _jpeg(plate)))
     if audio is not None:
         blobs.append(_blob("avatar-sound", *_sound(Path(audio))))
-    atomic_write(path, _page(header, blobs, title or Path(path).stem))
+    facts = facts_of(avatar.info)
+    declared_write(path, _page(header, blobs, title or Path(path).stem, slot(facts)), facts)
 
 
-def _page(header: dict[str, Any], blobs: list[str], title: str) -> str:
+def _page(header: dict[str, Any], blobs: list[str], title: str, statement: str) -> str:
     """The template with everything in its place."""
     web = files("avatar3d.viewer.web")
     sources = [web.joinpath(name).read_text("utf-8") for name in SCRIPTS]
@@ -86,6 +87,7 @@ def _page(header: dict[str, Any], blobs: list[str], title: str) -> str:
     style = web.joinpath("viewer.css").read_text("utf-8")
     values = {
         "policy": _policy(script, style),
+        "statement": statement,
         "title": html.escape(title),
         "notice": html.escape(NOTICE),
         "style": style,

@@ -7,7 +7,8 @@ import numpy as np
 
 from avatar3d.avatar.canonical import canonical_cloud
 from avatar3d.errors import UserError
-from avatar3d.io.ply import GaussianCloud, write_ply
+from avatar3d.io.ply import GaussianCloud, encode_ply
+from avatar3d.provenance import declared_write, facts_of, slot
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
@@ -19,6 +20,7 @@ AXES = {
     "head": (np.eye(3), "x to the person's left, y up, z out of the face"),
 }
 """Rotation from the head frame, and the remark in the file."""
+_LINE = 200  # characters; some readers take no more than 1000
 
 
 def write_neutral_ply(
@@ -37,7 +39,12 @@ def write_neutral_ply(
         raise UserError(f"Unknown axes {axes!r} for a PLY; choose 3dgs or head.")
     rotation, remark = AXES[axes]
     cloud = rotated(canonical_cloud(avatar.state), rotation)
-    write_ply(path, cloud, [f"avatar3d: metres, {remark}", "synthetic likeness of a person"])
+    facts = facts_of(avatar.info)
+    remarks = [f"avatar3d: metres, {remark}", "synthetic likeness of a person"]
+    remarks += [
+        word[i : i + _LINE] for word in slot(facts).split() for i in range(0, len(word), _LINE)
+    ]
+    declared_write(path, encode_ply(cloud, remarks), facts)
 
 
 def rotated(cloud: GaussianCloud, rotation: np.ndarray) -> GaussianCloud:

@@ -8,6 +8,7 @@ import numpy as np
 from avatar3d.io.atomic import atomic_folder
 from avatar3d.motion.motion import Motion
 from avatar3d.progress import track
+from avatar3d.provenance import declare, facts_of
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
@@ -33,10 +34,13 @@ def write_png_sequence(
     on_black = avatar.render_motion(motion, background=np.zeros(shape, np.uint8))
     on_white = avatar.render_motion(motion, background=np.full(shape, 255, np.uint8))
     pairs = zip(on_black, on_white, strict=True)
+    facts = facts_of(avatar.info)
     with atomic_folder(path) as folder:
         for index, (black, white) in enumerate(track(pairs, "Rendering", len(motion))):
             picture = Image.fromarray(straight_alpha(black, white))
-            picture.save(folder / f"{index:06d}.png", compress_level=4)
+            file = folder / f"{index:06d}.png"
+            picture.save(file, compress_level=4)
+            declare(file, facts, path)
 
 
 def straight_alpha(black: np.ndarray, white: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
 from avatar3d.io.packets import packets
 from avatar3d.io.tone import HDR_CURVES, ToneMapper
+from avatar3d.provenance import declared_path, slot
 
 if TYPE_CHECKING:
     import av.container
@@ -27,6 +28,14 @@ _RATE_PACKETS = 600
 _MAX_BROKEN_PACKETS = 50
 _RGB_MATRIX_BT601, _RGB_MATRIX_BT709 = 5, 1
 _UNSPECIFIED_MATRIX = 2
+_TAGGED = (".mkv", ".webm")
+"""Containers without a place for C2PA, which carry the statement as a tag."""
+_FAST_START = {"movflags": "+faststart"}
+_NO_CHECKSUM = {"write_crc32": "0"}  # of the tag before it is signed
+_OPTIONS = {
+    ".mp4": _FAST_START, ".mov": _FAST_START, ".m4v": _FAST_START,
+    ".mkv": _NO_CHECKSUM, ".webm": _NO_CHECKSUM,
+}  # fmt: skip
 _EXACT = 0x2 | 0x2000 | 0x40000
 """Scaler flags: bilinear, full chroma, accurate rounding; without them greys come out 1 darker."""
 
@@ -204,14 +213,20 @@ def write_video(
     frames: Iterable[np.ndarray],
     fps: float,
     audio: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    synthetic: bool = True,
 ) -> None:
     """Write H.264 (yuv420p, CRF 16, fast start) with AAC sound, in one step at the end.
+
+    The file says that it is synthetic and is signed; see `avatar3d.provenance`.
 
     Args:
         path: target file; the suffix chooses the container (mp4, mov, mkv).
         frames: (H, W, 3) uint8 RGB of one size; odd sides are padded by one pixel.
         fps: frames per second.
         audio: a file with a sound track, cut at the end of the picture.
+        facts: what else the file says about itself, see `provenance.facts_of`.
+        synthetic: false for recorded pictures, whose file says nothing.
 
     Raises:
         UserError: no frames, frames of different size, unreadable sound or unwritable target.
@@ -222,14 +237,16 @@ def write_video(
     rate = Fraction(fps).limit_denominator(60000)
     with contextlib.ExitStack() as stack:
         sound = stack.enter_context(_opened_audio(Path(audio))) if audio is not None else None
-        target = stack.enter_context(atomic_path(path))
-        options = {"movflags": "+faststart"} if path.suffix in (".mp4", ".mov", ".m4v") else {}
+        target = stack.enter_context(declared_path(path, facts) if synthetic else atomic_path(path))
+        options = _OPTIONS.get(path.suffix.lower(), {})
         try:
             output = stack.enter_context(av.open(str(target), "w", options=options))
         except (av.error.FFmpegError, ValueError) as error:
             raise UserError(
                 f"Cannot write a video to {path}; use a name ending in .mp4."
             ) from error
+        if synthetic and path.suffix.lower() in _TAGGED:
+            output.metadata["XMP"] = slot(facts)
         _encode(output, iter(frames), rate, sound, path)
 
 

@@ -10,6 +10,7 @@ from avatar3d.io.video import write_video
 from avatar3d.kernels.device import pick_device
 from avatar3d.motion.motion import Motion
 from avatar3d.progress import say, track
+from avatar3d.provenance import facts_of
 
 __all__ = ["render"]
 
@@ -46,7 +47,7 @@ def render(
             avatar.render_motion(motion, background=background), "Rendering", len(motion)
         )
 
-    write_video(output, frames(), motion.fps, audio=audio)
+    write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
 
 
 def _warn(avatar: Avatar, motion: Motion) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_write
+from avatar3d.subject.consent import Consent
 from avatar3d.subject.tracking import Tracking
 
 __all__ = ["PARSING_LABELS", "Subject", "SubjectInfo"]
@@ -42,10 +43,16 @@ class SubjectInfo(BaseModel):
     stages: dict[str, str] = {}
     warnings: list[str] = []
     timings: dict[str, float] = {}
-    consent: str | None = None
+    consent: Consent | str | None = None
     frame_format: Literal["jpg", "png"] = "jpg"
     origin: str = "video"
     split: dict[str, list[int]] = {}
+
+    @property
+    def consent_data(self) -> dict[str, str] | str | None:
+        """`consent` as JSON data."""
+        consent = self.consent
+        return consent.model_dump(mode="json") if isinstance(consent, Consent) else consent
 
 
 class Subject:

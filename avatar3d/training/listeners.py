@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from avatar3d.io.atomic import atomic_path
 from avatar3d.io.video import write_video
 from avatar3d.progress import say
+from avatar3d.provenance import declared_path, slot
 from avatar3d.training.events import Event, HeldBack, Preview, PreviewClip, Said, Step
 
 __all__ = ["PreviewWriter", "sayer", "tensorboard_log"]
@@ -46,10 +46,11 @@ class PreviewWriter:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Preview):
-            import imageio.v3 as iio
+            from PIL import Image
 
-            with atomic_path(self._run / "preview.jpg") as temporary:
-                iio.imwrite(temporary, event.image, quality=92)
+            with declared_path(self._run / "preview.jpg") as temporary:
+                picture = Image.fromarray(event.image)
+                picture.save(temporary, quality=92, xmp=slot().encode())
         elif isinstance(event, PreviewClip):
             write_video(self._run / "preview.mp4", event.pictures(), event.fps)
 

@@ -389,7 +389,7 @@ class SplatTraining:
             info={
                 "name": self.subject.folder.name,
                 "source_sha256": self.subject.info.source_sha256,
-                "consent": self.subject.info.consent,
+                "consent": self.subject.info.consent_data,
                 "train_frames": train_count(len(self.tracking), self.config.train_fraction),
                 "training": asdict(self.config),
                 "head_model": self.tracking.head_model,
@@ -401,7 +401,7 @@ class SplatTraining:
         """The avatar as it is now, of this and earlier clips; those stay named."""
         info = start.info | {
             "source_sha256": self.subject.info.source_sha256,
-            "consent": self.subject.info.consent,
+            "consent": self.subject.info.consent_data,
             "train_frames": train_count(len(self.tracking), self.config.train_fraction),
             "training": asdict(self.config),
             "earlier": [*start.info.get("earlier", []), _origin(start.info)],

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar3d.io.atomic import atomic_write
 from avatar3d.io.images import data_url
+from avatar3d.provenance import declared_write, facts_of, slot
+from avatar3d.subject.consent import consent_line
 from avatar3d.training.events import Done, Event, HeldBack, Preview, Said, Step
 
 __all__ = ["RunReport"]
@@ -70,7 +71,7 @@ class RunReport:
             "picture": f"{avatar.camera.width} x {avatar.camera.height} pixels",
             "frames of the training part": str(avatar.info["train_frames"]),
             "source, sha256": str(avatar.info["source_sha256"]),
-            "consent": avatar.info["consent"] or "none noted",
+            "consent": consent_line(avatar.info["consent"]),
             **{f"last loss, {name}": f"{value:.5f}" for name, (_, value) in last.items()},
             **{f"last term, {name}": f"{value:.5f}" for name, value in self._terms.items()},
         }
@@ -81,6 +82,7 @@ class RunReport:
             for frame, image in sorted(self._sheet.items())
         )
         config = html.escape((self._run / "config.yaml").read_text())
+        facts = facts_of(avatar.info)
         page = (
             f"<!doctype html><meta charset=utf-8><title>{html.escape(self._title)}</title>"
             f"<style>{_STYLE}</style><h1>{html.escape(self._title)}</h1>"
@@ -88,7 +90,7 @@ class RunReport:
             f"<h2>Recording, render, five times their difference</h2>{pictures}"
             f"<h2>Settings</h2><pre>{config}</pre>\n"
         )
-        atomic_write(self._run / "report.html", page)
+        declared_write(self._run / "report.html", f"{page}<!-- {slot(facts)} -->\n", facts)
 
 
 def _chart(curves: dict[str, list[tuple[int, float]]], width: int = 800, height: int = 260) -> str:

@@ -1,0 +1,39 @@
+"""`avatar3d verify`: what a file says about itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["verify_file"]
+
+
+def verify_file(
+    file: Annotated[Path, typer.Argument(help="Video, picture, page, model or avatar file.")],
+) -> None:
+    """Say whether a file states that it is synthetic, and whether it was changed since."""
+    from avatar3d.provenance import verify
+
+    verdict = verify(file)
+    if verdict.state == "none":
+        print("none: the file carries no statement, which proves nothing: it can be removed")
+        raise typer.Exit(1)
+    reason = f": {verdict.reason}" if verdict.reason else ""
+    print(f"{verdict.state}{reason} ({verdict.how}, signed by {verdict.signer or 'unknown'})")
+    for name, value in _lines(verdict.statement):
+        print(f"    {name:<18} {value}")
+    raise typer.Exit(0 if verdict.state == "valid" else 1)
+
+
+def _lines(statement: dict[str, Any]) -> list[tuple[str, str]]:
+    from avatar3d.subject.consent import consent_line
+
+    lines = []
+    if kind := str(statement.get("digitalSourceType", "")):
+        lines.append(("source type", kind.rpartition("/")[2]))
+    if statement.get("source_sha256"):
+        lines.append(("clip, sha256", str(statement["source_sha256"])))
+    consent = statement.get("consent")
+    known = consent if isinstance(consent, dict | str) else None
+    lines.append(("consent", consent_line(known).partition("\n")[0][:300]))
+    return lines
