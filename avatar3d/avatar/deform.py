@@ -13,9 +13,12 @@ from avatar3d.kernels import (
     Attributes,
     Binding,
     BoundGaussians,
+    FaceLoss,
     OuterGradient,
     Poses,
+    Wanted,
     bind_gaussians,
+    face_loss,
     rasterize,
 )
 
@@ -24,6 +27,7 @@ __all__ = [
     "FaceParameters",
     "SplatParameters",
     "SplatRig",
+    "compare_face",
     "draw_face",
     "pose_gaussians",
 ]
@@ -181,18 +185,35 @@ def pose_gaussians(
     Gradients reach the learned parameters, the expression and gaze (through the anchor points)
     and both transforms (through the means); the triangles' orientations count as constants.
     """
-    blended = use_basis and parameters.basis.shape[-1] > 0
+    return bind_gaussians(
+        rig.binding, parameters.attributes(), *_pose(rig, parameters, face, use_basis)
+    )
+
+
+def compare_face(
+    rig: SplatRig,
+    parameters: SplatParameters,
+    face: FaceParameters,
+    camera: Camera,
+    wanted: Wanted,
+    use_basis: bool = True,
+) -> FaceLoss:
+    """What a face loses against a picture; gradients reach the learned parameters only."""
+    pose = _pose(rig, parameters, face, use_basis)
+    K = torch.as_tensor(camera.K, dtype=torch.float32, device=wanted.image.device)
+    return face_loss(rig.binding, parameters.attributes(), pose, K, wanted)
+
+
+def _pose(
+    rig: SplatRig, parameters: SplatParameters, face: FaceParameters, use_basis: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Vertices, both transforms and weights, as the kernels take them."""
     vertices = face.vertices
     if vertices is None:
         vertices = rig.head_vertices(face.weights, face.gaze)
-    return bind_gaussians(
-        rig.binding,
-        parameters.attributes(),
-        vertices,
-        face.T_camera_head,
-        face.T_camera_torso,
-        rig.basis_weights(parameters, face) if blended else None,
-    )
+    blended = use_basis and parameters.basis.shape[-1] > 0
+    weights = rig.basis_weights(parameters, face) if blended else None
+    return vertices, face.T_camera_head, face.T_camera_torso, weights
 
 
 def draw_face(

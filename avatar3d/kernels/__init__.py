@@ -26,6 +26,7 @@ from avatar3d.kernels.blocks import (
 from avatar3d.kernels.composite import Composited, composite
 from avatar3d.kernels.detail import detail_difference
 from avatar3d.kernels.faces import FaceGradients, Poses, draw_faces, face_gradients
+from avatar3d.kernels.fitting import FaceLoss, Wanted, face_loss
 from avatar3d.kernels.guided import guided_filter
 from avatar3d.kernels.hashgrid import HashGrid, hash_encode
 from avatar3d.kernels.implementation import Implementation
@@ -45,6 +46,7 @@ __all__ = [
     "BoundGaussians",
     "Composited",
     "FaceGradients",
+    "FaceLoss",
     "Goals",
     "HashGrid",
     "Implementation",
@@ -53,38 +55,4 @@ __all__ = [
     "OuterGradient",
     "Poses",
     "RasterStats",
-    "Samples",
-    "WarpGrid",
-    "WarpLattice",
-    "attribute_pull",
-    "backend_info",
-    "bind_gaussians",
-    "composite",
-    "conditioned_mlp",
-    "decode_pixels",
-    "detail_difference",
-    "draw_faces",
-    "encode_pixels",
-    "face_gradients",
-    "factor_blocks",
-    "get_num_threads",
-    "guided_filter",
-    "hash_encode",
-    "l1_ssim_loss",
-    "march",
-    "multiply_blocks",
-    "near_far",
-    "normal_equations",
-    "outer_adamw_",
-    "posed_mask",
-    "rasterize",
-    "rasterize_mesh",
-    "rasterize_with_depth",
-    "set_num_threads",
-    "solve_blocks",
-    "sparse_adam_",
-    "ssim",
-    "torch_on_one_thread",
-    "unwarp",
-    "warp_nodes",
-]
+    "Wanted",

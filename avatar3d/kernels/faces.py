@@ -17,7 +17,7 @@ from avatar3d.kernels.pixels import encode_pixels
 from avatar3d.kernels.rasterizer import rasterize
 from avatar3d.kernels.ssim import l1_ssim_loss
 
-__all__ = ["FaceGradients", "Poses", "draw_faces", "face_gradients"]
+__all__ = ["FaceGradients", "Poses", "check_view", "draw_faces", "face_gradients", "native_rig"]
 
 _Pose = tuple[Tensor, Tensor, Tensor, Tensor | None]  # vertices, both transforms, weights
 
@@ -71,8 +71,8 @@ def draw_faces(
         drawn = [_draw(binding, attributes, pose, view, backend) for pose in _each(poses)]
         return torch.stack([encode_pixels(picture, backend=backend) for picture in drawn])
     pictures = torch.empty(len(poses.vertices), height, width, 3, dtype=torch.uint8)
-    rig = _rig(binding, attributes, poses)
-    _check_view(K, background, width, height)
+    rig = native_rig(binding, attributes, poses)
+    check_view(K, background, width, height)
     native().draw_faces(rig, *arrays([K, background, pictures]))
     return pictures
 
@@ -117,8 +117,8 @@ def face_gradients(
                  form=f"(F, H, W, 3) with F = {len(poses.vertices)}")  # fmt: skip
     check_tensor("weights", weights, (faces, height, width), float32=True,
                  form=f"(F, H, W) = ({faces}, {height}, {width})")  # fmt: skip
-    rig = _rig(binding, attributes, poses)
-    _check_view(K, background, width, height)
+    rig = native_rig(binding, attributes, poses)
+    check_view(K, background, width, height)
     share = 1 / max(targets[0].numel(), 1)
     result = FaceGradients(
         torch.empty(faces),
@@ -147,7 +147,7 @@ def _each(poses: Poses) -> Iterator[_Pose]:
         yield vertices[i], head[i], torso[i], None if weights is None else weights[i]
 
 
-def _rig(binding: Binding, a: Attributes, poses: Poses) -> object:
+def native_rig(binding: Binding, a: Attributes, poses: Poses) -> object:
     """All faces as the native module takes them."""
     vertices, head, torso, weights = poses
     faces = vertices.shape[0] if isinstance(vertices, Tensor) and vertices.ndim == 3 else None
@@ -173,7 +173,7 @@ def _rig(binding: Binding, a: Attributes, poses: Poses) -> object:
     return native().Rig(*arrays(tensors))
 
 
-def _check_view(K: Tensor, background: Tensor, width: int, height: int) -> None:
+def check_view(K: Tensor, background: Tensor, width: int, height: int) -> None:
     check_tensor("K", K, (3, 3), float32=True, form="(3, 3)")
     flat = isinstance(background, Tensor) and background.ndim == 1
     shape = (3,) if flat else (height, width, 3)

@@ -12,13 +12,19 @@ from torch import Tensor
 
 from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.build import driving_signal, initial_state
-from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
+from avatar3d.avatar.deform import (
+    FaceParameters,
+    SplatParameters,
+    SplatRig,
+    compare_face,
+    draw_face,
+)
 from avatar3d.avatar.gamut import Gamut
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
-from avatar3d.kernels import encode_pixels, torch_on_one_thread
+from avatar3d.kernels import FaceLoss, Wanted, encode_pixels, torch_on_one_thread
 from avatar3d.kernels.device import pick_device
 from avatar3d.subject import Subject
 from avatar3d.training import checkpoint
@@ -162,8 +168,7 @@ class SplatTraining:
             sample = self._sample(frame)
             if self.phase == "warmup" and self.iteration < self.config.coarse_iterations:
                 sample = halved(sample)
-            terms = self.losses(self._draw, sample, self.parameters, self.rng)
-            loss = torch.stack([*terms.values()]).sum()
+            loss, terms = self.losses(self._draw, self._compare, sample, self.parameters, self.rng)
             loss.backward()
             self.optimizer.step()
             self.iteration += 1
@@ -242,6 +247,10 @@ class SplatTraining:
         return draw_face(
             self.rig, self.parameters, sample.face, sample.camera, sample.background, blended
         )
+
+    def _compare(self, sample: Sample, wanted: Wanted) -> FaceLoss:
+        blended = self.phase == "final"
+        return compare_face(self.rig, self.parameters, sample.face, sample.camera, wanted, blended)
 
     def _face(self, frame: int) -> FaceParameters:
         """What the face does in a frame, with the head's vertices, which stay for the phase."""

@@ -9,15 +9,17 @@ from torch import Tensor, no_grad
 
 from avatar3d.avatar.deform import FaceParameters, SplatParameters
 from avatar3d.geometry import Camera
-from avatar3d.kernels import detail_difference, l1_ssim_loss
+from avatar3d.kernels import FaceLoss, Wanted, detail_difference, l1_ssim_loss
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.perceptual import Perceptual
 from avatar3d.training.priors import Priors
 
-__all__ = ["Draw", "Losses", "Sample"]
+__all__ = ["Compare", "Draw", "Losses", "Sample"]
 
 Draw = Callable[["Sample"], tuple[Tensor, Tensor]]
 """Picture (H, W, 3) and alpha (H, W) of the avatar in a sample's pose."""
+Compare = Callable[["Sample", Wanted], FaceLoss]
+"""What the avatar in a sample's pose loses against a picture."""
 
 
 @dataclass
@@ -64,8 +66,34 @@ class Losses:
         self._perceptual = Perceptual(device) if config.perceptual_weight else None
 
     def __call__(
-        self, draw: Draw, sample: Sample, parameters: SplatParameters, rng: np.random.Generator
-    ) -> dict[str, Tensor]:
+        self,
+        draw: Draw,
+        compare: Compare,
+        sample: Sample,
+        parameters: SplatParameters,
+        rng: np.random.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Their sum, differentiable, and each of them."""
+        looked_at = (
+            sample.matte is not None
+            or sample.before is not None
+            or (sample.region is not None and self._perceptual is not None)
+        )
+        terms = self._of_picture(draw, sample) if looked_at else {}
+        total = torch.stack([*terms.values()]).sum() if looked_at else None
+        if total is None:
+            detail_weight = self.config.detail_weight if sample.region is not None else 0.0
+            where = sample.weight, sample.region
+            weights = self.config.ssim_weight, detail_weight
+            loss = compare(sample, Wanted(sample.image, sample.background, *where, *weights))
+            total, terms = loss.total, {"picture": loss.picture}
+            if detail_weight:
+                terms["detail"] = loss.detail
+        terms["priors"] = self.priors(parameters, rng)
+        return total + terms["priors"], terms
+
+    def _of_picture(self, draw: Draw, sample: Sample) -> dict[str, Tensor]:
+        """The terms of a picture that is wanted itself."""
         config = self.config
         image, alpha = draw(sample)
         terms = {"picture": self.picture(image, sample)}
@@ -82,7 +110,6 @@ class Losses:
                 earlier, _ = draw(sample.before)
             change = (image - earlier) - (sample.image - sample.before.image)
             terms["temporal"] = config.temporal_weight * change.abs().mean()
-        terms["priors"] = self.priors(parameters, rng)
         return terms
 
     def picture(self, image: Tensor, sample: Sample) -> Tensor:

@@ -82,9 +82,9 @@ inline double detail_patch(const DetailInput& in, const DetailPlan& p, int py, i
   return (double)importance * share;
 }
 
+// Adds to `out`, a row of the picture.
 inline void detail_gradient_row(const DetailInput& in, const DetailPlan& p, int y, float* out) {
   const int row = y - in.top, n = p.patches_x * kPatch + 1;
-  memset(out, 0, sizeof(float) * 3 * (size_t)in.width);
   if (row < 0 || row > p.patches_y * kPatch) return;
   const float* A3D_RESTRICT across = p.across + (size_t)(row + 1) * p.stride;
   const float* A3D_RESTRICT down = p.down + (size_t)(row + 1) * p.stride;
@@ -92,7 +92,7 @@ inline void detail_gradient_row(const DetailInput& in, const DetailPlan& p, int 
   float* A3D_RESTRICT gradient = out + 3 * (size_t)in.left;
   for (int x = 0; x < n; x++) {
     const float v = across[x] + above[x + 1] - across[x + 1] - down[x + 1];
-    gradient[3 * x] = gradient[3 * x + 1] = gradient[3 * x + 2] = v;
+    gradient[3 * x] += v, gradient[3 * x + 1] += v, gradient[3 * x + 2] += v;
   }
 }
 
@@ -120,8 +120,11 @@ double detail(const DetailInput& in, float* gradient, Buffer& scratch, int threa
   });
   parallel_for(chunks_of(kDetailRows, in.height), threads, [&](int chunk, int) {
     const int end = smaller(in.height, (chunk + 1) * kDetailRows);
-    for (int y = chunk * kDetailRows; y < end; y++)
-      detail_gradient_row(in, p, y, gradient + 3 * (size_t)y * in.width);
+    for (int y = chunk * kDetailRows; y < end; y++) {
+      float* row = gradient + 3 * (size_t)y * in.width;
+      if (!in.onto) memset(row, 0, sizeof(float) * 3 * (size_t)in.width);
+      detail_gradient_row(in, p, y, row);
+    }
   });
   double total = 0;
   for (int py = 0; py < p.patches_y; py++) total += p.loss[py];

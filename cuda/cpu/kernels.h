@@ -87,6 +87,7 @@ struct SsimInput {
   int width, height;
   float l1_factor;  // loss = sum over values of weight (l1_factor |d| + ssim_factor (1 - ssim))
   float ssim_factor;
+  const RasterState* drawn;  // where tiles without Gaussians need no loss nor gradient, or null
 };
 
 // A region of two pictures, with at least one more pixel than a patch of 8 each way.
@@ -97,6 +98,7 @@ struct DetailInput {
   int width, height;
   int top, left, bottom, right;  // exclusive ends
   float factor;                  // of the loss
+  bool onto;                     // add to the gradient that is there
 };
 
 struct MeshInput {

@@ -223,7 +223,7 @@ double l1_ssim(FloatIn image, FloatIn target, std::optional<FloatIn> weight, flo
   if (gradient) expect(*gradient, image.size(), "gradient");
   const SsimInput in = {image.data(),        target.data(),       weight ? weight->data() : nullptr,
                         (int)image.shape(1), (int)image.shape(0), l1_factor,
-                        ssim_factor};
+                        ssim_factor, nullptr};
   nb::gil_scoped_release unlocked;
   std::shared_ptr<State> state = pool().take();
   const double loss = settings().kernels->l1_ssim(in, gradient ? gradient->data() : nullptr,
@@ -241,13 +241,11 @@ double detail(FloatIn image, FloatIn target, std::optional<FloatIn> weight, int 
   expect(target, image.size(), "target");
   if (weight) expect(*weight, image.size() / 3, "weight");
   expect(gradient, image.size(), "gradient");
-  if (top < 0 || left < 0 || bottom > height || right > width || bottom - top < 9 ||
-      right - left < 9)
-    throw std::invalid_argument("the region must be inside the image and larger than a patch");
   const DetailInput in = {image.data(), target.data(), weight ? weight->data() : nullptr,
                           width,        height,        top,
                           left,         bottom,        right,
-                          factor};
+                          factor,       false};
+  check_region(in);
   nb::gil_scoped_release unlocked;
   std::shared_ptr<State> state = pool().take();
   const double loss =
@@ -467,6 +465,12 @@ BindInput Rig::view(int frame, int frames) const {
                    torso_weight.data(),
                    head.data() + 16 * i,
                    torso.data() + 16 * i};
+}
+
+void check_region(const DetailInput& in) {
+  if (in.top < 0 || in.left < 0 || in.bottom > in.height || in.right > in.width ||
+      in.bottom - in.top < 9 || in.right - in.left < 9)
+    throw std::invalid_argument("the region must be inside the image and larger than a patch");
 }
 
 const Kernels& active_kernels() { return *settings().kernels; }

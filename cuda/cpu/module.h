@@ -59,6 +59,8 @@ struct Rig {
   BindInput view(int frame = 0, int frames = 1) const;
 };
 
+void check_region(const DetailInput& in);  // throws std::invalid_argument
+
 const Kernels& active_kernels();
 int threads_to_use();
 int limited_threads(int threads);  // from 1 to the number that is set

@@ -1,6 +1,9 @@
-// Whole faces, several at a time: posed, drawn, compared and differentiated without a detour through
-// torch. Each face is one thread's work, so nothing waits between the steps and no step is too
-// small to share out.
+// Whole faces, one or several: posed, drawn, compared and differentiated without a detour through
+// through torch. Each face is one thread's work, so nothing waits between the steps and no step is
+// too small to share out.
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
+
 #include <exception>
 
 #include "module.h"
@@ -74,25 +77,27 @@ struct Drawing {
           "background is not finite; expected numbers without NaN or infinity.");
   }
 
-  // The loss against a picture, and its gradient at what `bind` took.
-  double compare(const BindInput& in, const float* target, const float* weight, float l1_factor,
-                 float ssim_factor, float* v_vertices, float* v_head, float* v_torso) {
-    const size_t n = (size_t)in.count;
-    float* v_image = alpha + view.pixels();
-    const SsimInput pair = {image,       target,    weight,     view.width,
-                            view.height, l1_factor, ssim_factor};
-    const double loss = kernels.l1_ssim(pair, v_image, state.scratch, threads);
-    const BindOutput v = posed_at(state.gradient, n);
-    const RasterGradient at_posed = {v_image,  nullptr, nullptr, image,       alpha,    nullptr,
-                                     v.means,  v.quats, v.scales, v.opacities, v.colors, nullptr,
-                                     nullptr,  nullptr};
+  // The loss against a picture; its gradient goes to where v_image() is.
+  double compare(const float* target, const float* weight, float l1_factor, float ssim_factor,
+                 bool where_drawn) {
+    const SsimInput pair = {
+        image,       target,    weight,      view.width,
+        view.height, l1_factor, ssim_factor, where_drawn ? &state.rasters[0] : nullptr};
+    return kernels.l1_ssim(pair, v_image(), state.scratch, threads);
+  }
+
+  float* v_image() const { return alpha + view.pixels(); }
+
+  // From v_image() to the gradients at what `bind` took.
+  void differentiate(const BindInput& in, BindGradient at_rig) {
+    const BindOutput v = posed_at(state.gradient, (size_t)in.count);
+    const RasterGradient at_posed = {v_image(), nullptr, nullptr, image,    alpha,
+                                     nullptr,   v.means, v.quats, v.scales, v.opacities,
+                                     v.colors,  nullptr, nullptr, nullptr};
     kernels.rasterize_backward(&scene, &at_posed, state.rasters.data(), 1, threads);
-    BindGradient at_rig = {};
     at_rig.v_means = v.means, at_rig.v_quats = v.quats, at_rig.v_scales = v.scales;
     at_rig.v_opacities = v.opacities, at_rig.v_colors = v.colors;
-    at_rig.vertices = v_vertices, at_rig.head = v_head, at_rig.torso = v_torso;
     kernels.bind_backward(in, at_rig, state.scratch, threads);
-    return loss;
   }
 };
 
@@ -164,11 +169,61 @@ void face_gradients(const Rig& rig, FloatIn intrinsics, FloatIn background, Floa
   for_frames((int)frames, view, [&](Drawing& drawing, int frame) {
     const size_t i = (size_t)frame;
     drawing.draw(faces[i]);
-    losses.data()[i] = (float)drawing.compare(
-        faces[i], targets.data() + 3 * pixels * i, weights.data() + pixels * i, l1_factor,
-        ssim_factor, v_vertices.data() + floats * i, v_head.data() + 16 * i,
-        v_torso.data() + 16 * i);
+    losses.data()[i] =
+        (float)drawing.compare(targets.data() + 3 * pixels * i, weights.data() + pixels * i,
+                               l1_factor, ssim_factor, false);
+    BindGradient at_rig = {};
+    at_rig.vertices = v_vertices.data() + floats * i;
+    at_rig.head = v_head.data() + 16 * i, at_rig.torso = v_torso.data() + 16 * i;
+    drawing.differentiate(faces[i], at_rig);
   });
+}
+
+// One face's losses against a picture and the gradients at its attributes: of the picture where
+// Gaussians were drawn and, where `region` has a size, of the detail in it.
+std::pair<double, double> attribute_gradients(const Rig& rig, FloatIn intrinsics,
+                                              FloatIn background, FloatIn target, FloatIn weight,
+                                              float l1_factor, float ssim_factor,
+                                              std::array<int, 4> region, float detail_factor,
+                                              FloatOut position, FloatOut quat, FloatOut log_scale,
+                                              FloatOut opacity, FloatOut color, FloatOut blend,
+                                              FloatOut v_weights) {
+  if (target.ndim() != 3 || target.shape(2) != 3)
+    throw std::invalid_argument("target must have shape (H, W, 3)");
+  const View view = {intrinsics, background, (int)target.shape(1), (int)target.shape(0)};
+  view.check();
+  const BindInput in = rig.view();
+  const size_t n = (size_t)in.count;
+  expect(weight, view.pixels(), "weight");
+  expect(position, 3 * n, "position"), expect(quat, 4 * n, "quat");
+  expect(log_scale, 3 * n, "log_scale"), expect(opacity, n, "opacity");
+  expect(color, 3 * n, "color");
+  if (blend.size()) expect(blend, 10 * (size_t)in.with_basis, "blend");
+  expect(v_weights, rig.weights.size(), "weights");
+  const DetailInput fine = {nullptr,     target.data(), weight.data(), view.width,
+                            view.height, region[0],     region[1],     region[2],
+                            region[3],   detail_factor, true};
+  if (detail_factor != 0) check_region(fine);
+  BindGradient at_rig = {};
+  at_rig.position = position.data(), at_rig.quat = quat.data();
+  at_rig.log_scale = log_scale.data(), at_rig.opacity = opacity.data();
+  at_rig.color = color.data();
+  if (blend.size()) at_rig.blend = blend.data();
+  if (v_weights.size()) at_rig.weights = v_weights.data();
+  double picture = 0, detail = 0;
+  nb::gil_scoped_release unlocked;
+  for_frames(1, view, [&](Drawing& drawing, int) {
+    drawing.draw(in);
+    picture = drawing.compare(target.data(), weight.data(), l1_factor, ssim_factor, true);
+    if (detail_factor != 0) {
+      DetailInput seen = fine;
+      seen.image = drawing.image;
+      detail =
+          drawing.kernels.detail(seen, drawing.v_image(), drawing.state.scratch, drawing.threads);
+    }
+    drawing.differentiate(in, at_rig);
+  });
+  return {picture, detail};
 }
 
 }  // namespace
@@ -176,6 +231,7 @@ void face_gradients(const Rig& rig, FloatIn intrinsics, FloatIn background, Floa
 void add_face_kernels(nb::module_& m) {
   m.def("draw_faces", &draw_faces);
   m.def("face_gradients", &face_gradients);
+  m.def("attribute_gradients", &attribute_gradients);
 }
 
 }  // namespace avatar3d

@@ -1,11 +1,11 @@
 // Fused L1 + SSIM over interleaved (H, W, 3) rows: a row is 3 W floats, and the window's taps along
 // it lie 3 floats apart. The image is worked on in bands of rows, so that the derivative maps
-// between the two passes of separable windows stay in the cache.
+// between the two passes of separable windows stay in the cache. Where it is known what Gaussians
+// were drawn, a band is no wider than they are: nobody asks for the gradient elsewhere.
 #pragma once
 
 #include "avatar3d/ssim.h"
-#include "lanes.h"
-#include "parallel.h"
+#include "raster_tiles.h"
 
 namespace {
 
@@ -15,7 +15,8 @@ constexpr int kRows =
     kWidth == 16 ? 4 : 2;  // output rows per step, so loads are shared in registers
 constexpr int kPad = 16;  // at least the 3 * kSsimRadius floats that a window reaches, and a vector
 constexpr int kMaps = 3;  // derivative maps: at E[x], E[x^2 + y^2], E[x y]
-constexpr int kMoments = 4;  // E[x], E[y], E[x^2 + y^2], E[x y]
+constexpr int kMoments = 4;                            // E[x], E[y], E[x^2 + y^2], E[x y]
+constexpr int kMapRows = 2 * kSsimRadius + 3 * kRows;  // that are there at once
 
 // Rows that a vector load may read kWidth floats from; narrower images are copied with zeros.
 struct Plane {
@@ -28,6 +29,14 @@ struct Plane {
 
 constexpr int kRowBuffers = kRows * kMoments + kMaps + 1;  // per thread, the last for weights
 constexpr int kBandRows = 64;                              // a multiple of kRows
+
+// Floats of a row, in whole vectors or to the row's end.
+struct Columns {
+  int begin, end;
+  Columns around(const Columns& row) const {  // all that a window reaches
+    return {larger(row.begin, begin - kPad), smaller(row.end, end + kPad)};
+  }
+};
 
 struct SsimPlan {
   int n;              // floats in a row
@@ -51,10 +60,9 @@ inline SsimPlan plan_ssim(const SsimInput& in, Buffer& scratch, int threads) {
   s.map_stride = (((size_t)s.readable + 15) / 16 | 1) * 16;
   const bool narrow = s.n < kWidth;
   const size_t copies = narrow ? 2 * (size_t)in.height * kWidth : 0;
-  const size_t map_rows = kBandRows + 2 * kSsimRadius + kRows;
-  s.work_size = kRowBuffers * s.padded + map_rows * kMaps * s.map_stride;
+  s.work_size = kRowBuffers * s.padded + kMapRows * (kMaps + 1) * s.map_stride;
   const size_t groups = (size_t)s.bands * (kBandRows / kRows);
-  const size_t zero_size = kMaps * s.map_stride;  // a row outside the image, or outside the maps
+  const size_t zero_size = (kMaps + 1) * s.map_stride;  // a row outside the image, of anything
   const size_t floats = zero_size + s.work_size * threads + copies;
   s.loss = reserve<double>(scratch, groups + (floats + 1) / 2);
   float* zeros = reinterpret_cast<float*>(s.loss + groups);
@@ -76,12 +84,35 @@ inline SsimPlan plan_ssim(const SsimInput& in, Buffer& scratch, int threads) {
   return s;
 }
 
-// Calls body(i) for vectors that cover [0, readable); the last one overlaps its neighbour.
+// Calls body(i) for vectors that cover the columns; the last of a row overlaps its neighbour.
 template <class Body>
-inline void for_vectors(int readable, const Body& body) {
-  int i = 0;
-  for (; i + kWidth <= readable; i += kWidth) body(i);
-  if (i < readable) body(readable - kWidth);
+inline void for_vectors(const SsimPlan& plan, const Columns& columns, const Body& body) {
+  int i = columns.begin;
+  for (; i + kWidth <= plan.readable && i < columns.end; i += kWidth) body(i);
+  if (i < columns.end) body(plan.readable - kWidth);
+}
+
+// From the first to the last tile of the rows [begin, end) with a Gaussian in it; empty without.
+inline Columns drawn_columns(const SsimInput& in, int begin, int end) {
+  const int n = 3 * in.width;
+  if (!in.drawn) return {0, n};
+  const int32_t* start = data<int32_t>(in.drawn->tile_start);
+  const int tiles_x = in.drawn->tiles_x, last = (end - 1) / kTile;
+  int left = tiles_x, right = 0;
+  for (int y = begin / kTile; y <= last; y++)
+    for (int x = 0; x < tiles_x; x++) {
+      const int t = y * tiles_x + x;
+      if (start[t] == start[t + 1]) continue;
+      left = smaller(left, x), right = larger(right, x + 1);
+    }
+  return {left * kTile * 3, smaller(right * kTile * 3, n)};
+}
+
+inline void store_first(float* p, Vec a, int n) {
+  if (n == kWidth)
+    store(p, a);
+  else
+    store_part(p, a, n);
 }
 
 // The windowed value at `center`; kPad floats on both sides of it may be read.
@@ -110,7 +141,7 @@ inline Vec window_along_row(const float* center) {
 }
 
 // Vertical windows of the four moments for rows y0 .. y0 + kRows - 1.
-inline void moments_of_rows(const SsimPlan& plan, int y0, float* out) {
+inline void moments_of_rows(const SsimPlan& plan, const Columns& columns, int y0, float* out) {
   constexpr int kSource = kRows + kSsimTaps - 1;
   const float* x_rows[kSource];
   const float* y_rows[kSource];
@@ -118,7 +149,7 @@ inline void moments_of_rows(const SsimPlan& plan, int y0, float* out) {
     x_rows[k] = plan.image.row(y0 + k - kSsimRadius);
     y_rows[k] = plan.target.row(y0 + k - kSsimRadius);
   }
-  for_vectors(plan.readable, [&](int i) {
+  for_vectors(plan, columns, [&](int i) {
     Vec acc[kRows][kMoments];
     for (int r = 0; r < kRows; r++)
       for (int m = 0; m < kMoments; m++) acc[r][m] = set(0.0f);
@@ -144,57 +175,69 @@ inline void moments_of_rows(const SsimPlan& plan, int y0, float* out) {
   });
 }
 
-// One row: moments -> SSIM -> loss, and the derivative maps windowed along the row. `work` holds
-// kMaps padded rows and one of weights; maps is null where only the loss is wanted.
-inline double ssim_row(const SsimInput& in, const SsimPlan& plan, int y, const float* moments,
-                       float* work, float* maps) {
+// One row: moments -> SSIM -> loss, the derivative maps windowed along the row and the L1 part.
+// `work` holds kMaps padded rows and one of weights; maps is null where only the loss is wanted.
+inline double ssim_row(const SsimInput& in, const SsimPlan& plan, const Columns& wanted, int y,
+                       const float* moments, float* work, float* maps) {
+  const Columns points = maps ? wanted.around({0, plan.n}) : wanted;
   float* weight = work + kMaps * plan.padded;
-  for (int i = 0; i < in.width; i++) {
+  for (int i = points.begin / 3; i < smaller(in.width, points.end / 3 + 1); i++) {
     const float w = in.weight ? in.weight[(size_t)y * in.width + i] : 1.0f;
     weight[3 * i] = weight[3 * i + 1] = weight[3 * i + 2] = w;
   }
   const float* image = plan.image.row(y);
   const float* target = plan.target.row(y);
   Vec loss = set(0.0f);
-  for (int i = 0; i < plan.n; i += kWidth) {
+  for (int i = points.begin; i < points.end; i += kWidth) {
     Lanes m[kMoments];
     for (int k = 0; k < kMoments; k++)
       m[k] = Lanes(window_along_row(moments + k * plan.padded + kPad + i));
     const int n = smaller(kWidth, plan.n - i);
     const bool whole = n == kWidth;
-    const Vec x = whole ? load(image + i) : load_part(image + i, n);
-    const Vec t = whole ? load(target + i) : load_part(target + i, n);
     const Vec w = whole ? load(weight + i) : load_part(weight + i, n);
     const SsimPoint<Lanes> s = ssim_point(m[0], m[1], m[2], m[3]);
-    const Vec l1 = mul(set(in.l1_factor), vabs(sub(x, t)));
-    loss = madd(w, madd(set(in.ssim_factor), sub(set(1.0f), s.value.v), l1), loss);
+    if (i >= wanted.begin && i < wanted.end) {
+      const Vec x = whole ? load(image + i) : load_part(image + i, n);
+      const Vec t = whole ? load(target + i) : load_part(target + i, n);
+      const Vec d = sub(x, t), l1 = mul(set(in.l1_factor), vabs(d));
+      loss = madd(w, madd(set(in.ssim_factor), sub(set(1.0f), s.value.v), l1), loss);
+      if (maps) {  // sign(0) = 0 as torch has it
+        const Vec f = mul(set(in.l1_factor), w);
+        store_first(maps + kMaps * plan.map_stride + i,
+                    sub(keep(gt(d, set(0.0f)), f), keep(gt(set(0.0f), d), f)), n);
+      }
+    }
     if (!maps) continue;
     const Vec f = mul(set(-in.ssim_factor), w);
     const Vec d[kMaps] = {mul(f, s.d_mean.v), mul(f, s.d_squares.v), mul(f, s.d_product.v)};
-    for (int k = 0; k < kMaps; k++) {
-      float* row = work + k * plan.padded + kPad + i;
-      if (whole)
-        store(row, d[k]);
-      else
-        store_part(row, d[k], n);
-    }
+    for (int k = 0; k < kMaps; k++) store_first(work + k * plan.padded + kPad + i, d[k], n);
   }
   for (int k = 0; maps && k < kMaps; k++) {
     const float* row = work + k * plan.padded + kPad;
-    for_vectors(plan.readable,
+    for_vectors(plan, wanted,
                 [&](int i) { store(maps + k * plan.map_stride + i, window_along_row(row + i)); });
   }
   return (double)sum(loss);
 }
 
+// Rows of the derivative maps and of the L1 part: only those that windows still reach are kept.
+struct MapRows {
+  float* rows;
+  size_t stride;
+  const float* zeros;
+  int height;
+  float* at(int y) const { return rows + y % kMapRows * stride; }
+  const float* row(int y) const { return y >= 0 && y < height ? at(y) : zeros; }
+};
+
 // Vertical windows of the derivative maps, then the chain rule to the image.
-inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, const Plane& maps,
-                             int first_map_row, float* gradient) {
+inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, const Columns& wanted,
+                             int y0, const MapRows& maps, float* gradient) {
   constexpr int kSource = kRows + kSsimTaps - 1;
   const float* rows[kSource];
-  for (int k = 0; k < kSource; k++) rows[k] = maps.row(y0 + k - kSsimRadius - first_map_row);
+  for (int k = 0; k < kSource; k++) rows[k] = maps.row(y0 + k - kSsimRadius);
   const int used = smaller(kRows, in.height - y0);
-  for_vectors(plan.readable, [&](int i) {
+  for_vectors(plan, wanted, [&](int i) {
     Vec acc[kRows][kMaps];
     for (int r = 0; r < kRows; r++)
       for (int m = 0; m < kMaps; m++) acc[r][m] = set(0.0f);
@@ -216,52 +259,37 @@ inline void gradient_of_rows(const SsimInput& in, const SsimPlan& plan, int y0, 
     for (int r = 0; r < kRows; r++) {
       if (r >= used) break;
       const Vec x = load(plan.image.row(y0 + r) + i), t = load(plan.target.row(y0 + r) + i);
+      const Vec l1 = load(rows[r + kSsimRadius] + kMaps * plan.map_stride + i);
       const Vec g = madd(t, acc[r][2], madd(mul(set(2.0f), x), acc[r][1], acc[r][0]));
-      float* out = gradient + (size_t)(y0 + r) * plan.n + i;
-      if (plan.n >= kWidth) {
-        store(out, g);
-      } else {
-        alignas(64) float narrow[kWidth];
-        store(narrow, g);
-        memcpy(out, narrow, sizeof(float) * plan.n);
-      }
+      store_first(gradient + (size_t)(y0 + r) * plan.n + i, add(g, l1), smaller(kWidth, plan.n));
     }
   });
-  // The L1 part, apart because the weight is per pixel: sign(0) = 0 as torch has it.
-  for (int r = 0; r < used; r++) {
-    const size_t y = (size_t)(y0 + r);
-    for (int x = 0; x < in.width; x++) {
-      const float f = in.l1_factor * (in.weight ? in.weight[y * in.width + x] : 1.0f);
-      for (int k = 0; k < 3; k++) {
-        const size_t at = y * plan.n + 3 * x + k;
-        const float d = in.image[at] - in.target[at];
-        gradient[at] += d > 0 ? f : (d < 0 ? -f : 0.0f);
-      }
-    }
-  }
 }
 
 inline void ssim_band(const SsimInput& in, const SsimPlan& plan, int band, float* work,
                       float* gradient) {
   const int begin = band * kBandRows, end = smaller(begin + kBandRows, in.height);
+  const Columns wanted = drawn_columns(in, begin, end), all = {0, plan.n};
+  if (wanted.begin >= wanted.end) return;
+  const Columns reached = gradient ? wanted.around(all).around(all) : wanted.around(all);
   const int halo = gradient ? kSsimRadius : 0;
   const int first = larger(0, begin - halo), last = smaller(in.height, end + halo);
   float* moments = work;
   float* rows = moments + (size_t)kRows * kMoments * plan.padded;
-  float* maps = rows + (kMaps + 1) * plan.padded;
-  const Plane map_plane = {maps, kMaps * plan.map_stride, plan.image.zeros, last - first};
+  const MapRows maps = {rows + (kMaps + 1) * plan.padded, (kMaps + 1) * plan.map_stride,
+                        plan.image.zeros, in.height};
   int done = first;  // rows whose maps are there
   for (int y0 = begin; y0 < end; y0 += kRows) {
     for (; done < smaller(last, y0 + kRows + halo); done += kRows) {
-      moments_of_rows(plan, done, moments);
+      moments_of_rows(plan, reached, done, moments);
       for (int r = 0; r < kRows && done + r < last; r++) {
         const int y = done + r;
-        const double loss = ssim_row(in, plan, y, moments + r * kMoments * plan.padded, rows,
-                                     gradient ? maps + (y - first) * map_plane.stride : nullptr);
+        const double loss = ssim_row(in, plan, wanted, y, moments + r * kMoments * plan.padded,
+                                     rows, gradient ? maps.at(y) : nullptr);
         if (y >= begin && y < end) plan.loss[y / kRows] += loss;
       }
     }
-    if (gradient) gradient_of_rows(in, plan, y0, map_plane, first, gradient);
+    if (gradient) gradient_of_rows(in, plan, wanted, y0, maps, gradient);
   }
 }
 

@@ -48,8 +48,8 @@ def test_a_training_step_keeps_to_the_gpu(on_gpu):
         on_gpu.phase = phase
         for frame in on_gpu.frames[:4]:
             sample = on_gpu._sample(int(frame))
-            terms = on_gpu.losses(on_gpu._draw, sample, on_gpu.parameters, on_gpu.rng)
-            loss = torch.stack([*terms.values()]).sum()
+            how = on_gpu._draw, on_gpu._compare
+            loss, _ = on_gpu.losses(*how, sample, on_gpu.parameters, on_gpu.rng)
             assert loss.device == GPU
             loss.backward()
     assert {p.grad.device for p in on_gpu.parameters.parameters() if p.grad is not None} == {GPU}
