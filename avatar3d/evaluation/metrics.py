@@ -17,11 +17,13 @@ from avatar3d.head.landmarks import (
 )
 
 __all__ = [
+    "SSIM_RADIUS",
     "Box",
     "averaged",
     "correlation",
     "eyes_box",
     "face_box",
+    "inner_mean",
     "jitter_ratio",
     "landmark_distance",
     "level_and_opening",
@@ -35,9 +37,10 @@ __all__ = [
     "sound_agreement",
     "ssim",
     "ssim_map",
+    "ssim_parts",
 ]
 
-_SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
+_SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
 _SIDES = ("Left", "Right")
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -104,11 +107,17 @@ def ssim_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     11x11 Gaussian window of sigma 1.5, population covariance, edges mirrored.
     """
+    luminance, structure = ssim_parts(image, target)
+    return (luminance * structure).mean(-1)
+
+
+def ssim_parts(image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two factors of SSIM, each (H, W, C): luminance; contrast and structure."""
     image, target = np.asarray(image, np.float64), np.asarray(target, np.float64)
 
     def blur(values: np.ndarray) -> np.ndarray:
         return gaussian_filter(
-            values, (_SSIM_SIGMA, _SSIM_SIGMA, 0), radius=(_SSIM_RADIUS,) * 2 + (0,)
+            values, (_SSIM_SIGMA, _SSIM_SIGMA, 0), radius=(SSIM_RADIUS,) * 2 + (0,)
         )
 
     mean_x, mean_y = blur(image), blur(target)
@@ -116,14 +125,18 @@ def ssim_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
     var_y = blur(target * target) - mean_y**2
     cov = blur(image * target) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    structure = (2 * cov + _C2) / (var_x + var_y + _C2)
-    return (luminance * structure).mean(-1)
+    return luminance, (2 * cov + _C2) / (var_x + var_y + _C2)
 
 
 def ssim(image: np.ndarray, target: np.ndarray) -> float:
     """Mean of `ssim_map` over the pixels whose window lies inside the image."""
-    inner = slice(_SSIM_RADIUS, -_SSIM_RADIUS)
-    return float(ssim_map(image, target)[inner, inner].mean())
+    return inner_mean(ssim_map(image, target))
+
+
+def inner_mean(similarity: np.ndarray) -> float:
+    """Mean of a `ssim_map` over the pixels whose window lies inside the image."""
+    inner = slice(SSIM_RADIUS, -SSIM_RADIUS)
+    return float(similarity[inner, inner].mean())
 
 
 def sharpness_ratio(image: np.ndarray, target: np.ndarray) -> float:
