@@ -1,6 +1,7 @@
 """A small random avatar over a small made-up head, so that these tests need no assets."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from avatar3d.avatar import SplatState
+from avatar3d.cli import main
 from avatar3d.head import ARKIT_52, HeadModel
 from avatar3d.head.model import PARTS
 
@@ -124,3 +126,19 @@ def lpips_package(
         return tmp_path / "hub" / "checkpoints"
 
     return install
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capfd) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`avatar3d ARGUMENTS...` inside this process, which is quicker than a new one."""
+
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["avatar3d", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess(sys.argv, stopped.value.code, said.out, said.err)
+
+    return command

@@ -293,6 +293,12 @@ def render(
         str | None,
         typer.Option(help="Head motion: captured, idle, orbit, nod, shake or still."),
     ] = None,
+    label: Annotated[
+        bool, typer.Option("--label", help="Add a visible mark to the video.")
+    ] = False,
+    watermark: Annotated[
+        bool, typer.Option("--watermark", help="Add an invisible mark that `verify` finds.")
+    ] = False,
     no_provenance: NoProvenance = False,
 ) -> None:
     """Make a video of the avatar: speaking a sound or a text, or performing a motion."""
@@ -312,7 +318,7 @@ def render(
         performed(person, config, wish, pose) as (what, sound),
         _timed(f"Rendered {len(what)} frames"),
     ):
-        run(person, what, output, audio=sound)
+        run(person, what, output, audio=sound, label=label, watermark=watermark)
     print(output)
 
 

@@ -1,11 +1,14 @@
 """`avatar3d verify`: what a file says about itself."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 __all__ = ["verify_file"]
+
+_LOOKED_AT = 5  # pictures
 
 
 def verify_file(
@@ -15,6 +18,8 @@ def verify_file(
     from avatar3d.provenance import verify
 
     verdict = verify(file)
+    if verdict.state != "valid" and _has_watermark(file):
+        print("The pictures have the invisible mark of avatar3d: they are synthetic.")
     if verdict.state == "none":
         print("none: the file carries no statement, which proves nothing: it can be removed")
         raise typer.Exit(1)
@@ -23,6 +28,27 @@ def verify_file(
     for name, value in _lines(verdict.statement):
         print(f"    {name:<18} {value}")
     raise typer.Exit(0 if verdict.state == "valid" else 1)
+
+
+def _has_watermark(path: Path) -> bool:
+    """Whether most of the first pictures of a video or a picture have the invisible mark."""
+    from avatar3d.errors import UserError
+    from avatar3d.io.images import read_image
+    from avatar3d.io.video import read_frames
+    from avatar3d.provenance.watermark import detect
+
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".png", ".jpg", ".jpeg"):
+            frames = [read_image(path)]
+        elif suffix in (".mp4", ".m4v", ".mov", ".mkv", ".webm"):
+            frames = list(islice(read_frames(path), _LOOKED_AT))
+        else:
+            return False
+    except UserError:
+        return False
+    found = [detect(frame)[0] for frame in frames if frame.ndim == 3]
+    return 2 * sum(found) > len(found)
 
 
 def _lines(statement: dict[str, Any]) -> list[tuple[str, str]]:

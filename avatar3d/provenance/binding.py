@@ -4,15 +4,15 @@ Source: C2PA specification 2.2, https://spec.c2pa.org.
 """
 
 import json
-import os
 import struct
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from avatar3d.provenance import packet
-from avatar3d.provenance.signing import signer, version
+from avatar3d.provenance.signing import Signer, signer, version
 
 __all__ = ["binds", "kind_of", "read", "sign"]
 
@@ -45,8 +45,7 @@ def sign(path: Path, statement: Mapping[str, Any]) -> None:
     """Put a signed manifest with `statement` into the file, in place."""
     import c2pa
 
-    who = signer()
-    information = c2pa.C2paSignerInfo(who.algorithm, who.chain, who.key, None)
+    context, key = _tools(signer())
     kind = _KINDS[path.suffix.lower()]
     described = {
         "claim_generator_info": [{"name": "avatar3d", "version": version()}],
@@ -68,20 +67,29 @@ def sign(path: Path, statement: Mapping[str, Any]) -> None:
     signed = path.with_name(f"{path.stem}-signed{path.suffix}")
     try:
         with (
-            c2pa.Context(c2pa.Settings.from_dict(_SETTINGS)) as context,
-            c2pa.Signer.from_info(information) as key,
             c2pa.Builder(described, context) as builder,
             open(path, "rb") as source,
             open(signed, "w+b") as target,
         ):
             builder.sign(key, kind, source, target)
-        os.replace(signed, path)
+        path.unlink()  # renaming over it would wait for the disk; it is not the final file yet
+        signed.rename(path)
         if kind != "image/png":
             _append_packet(path, statement)
     except c2pa.C2paError as error:
         raise OSError(f"it cannot be signed ({_line(error)})") from error
     finally:
         signed.unlink(missing_ok=True)
+
+
+@cache
+def _tools(who: Signer) -> tuple[Any, Any]:
+    """The library's settings and signer, which take longer to make than a signature."""
+    import c2pa
+
+    information = c2pa.C2paSignerInfo(who.algorithm, who.chain, who.key, None)
+    context = c2pa.Context(c2pa.Settings.from_dict(_SETTINGS))
+    return context, c2pa.Signer.from_info(information)
 
 
 def read(path: Path, kind: str) -> tuple[str, str, dict[str, Any]] | None:

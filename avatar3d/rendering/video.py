@@ -11,6 +11,8 @@ from avatar3d.kernels.device import pick_device
 from avatar3d.motion.motion import Motion
 from avatar3d.progress import say, track
 from avatar3d.provenance import facts_of
+from avatar3d.provenance.label import labelled
+from avatar3d.provenance.watermark import watermarked
 
 __all__ = ["render"]
 
@@ -25,6 +27,8 @@ def render(
     audio: str | Path | None = None,
     background: np.ndarray | None = None,
     device: str = "auto",
+    label: bool = False,
+    watermark: bool = False,
 ) -> None:
     """Write a video of the avatar performing `motion`.
 
@@ -35,6 +39,8 @@ def render(
         audio: sound file to add; cut at the end of the motion.
         background: (H, W, 3) uint8 instead of the clip's own plate.
         device: where to draw; see `pick_device`.
+        label: add a visible mark, see `provenance.label`.
+        watermark: add an invisible mark, see `provenance.watermark`.
 
     Raises:
         UserError: the output or the sound cannot be written or read, or there is no such device.
@@ -43,9 +49,10 @@ def render(
     _warn(avatar, motion)
 
     def frames() -> Iterator[np.ndarray]:
-        yield from track(
-            avatar.render_motion(motion, background=background), "Rendering", len(motion)
-        )
+        pictures = avatar.render_motion(motion, background=background)
+        for picture in track(pictures, "Rendering", len(motion)):
+            marked = watermarked(picture) if watermark else picture
+            yield labelled(marked) if label else marked
 
     write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
 
