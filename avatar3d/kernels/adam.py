@@ -1,6 +1,8 @@
 """AdamW for a large basis: its gradient is a sum of outer products, which is never stored whole."""
 
 import math
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +17,13 @@ from avatar3d.kernels._backend import (
     use_native,
 )
 from avatar3d.kernels.cuda.adam import outer_adamw as outer_adamw_on_cuda
+from avatar3d.kernels.cuda.adam import sparse_adam as sparse_adam_on_cuda
 from avatar3d.kernels.operators import operator
 
 __all__ = ["OuterGradient", "outer_adamw_", "sparse_adam_"]
 
 _LARGEST = 2048  # columns, as in cuda/cpu/kernels.h
+_MOST_COLUMNS = 8  # of a table, as in cuda/cpu/field_types.h
 
 
 class OuterGradient:
@@ -148,7 +152,51 @@ def sparse_adam_(
     check_devices(
         table=table, gradient=gradient, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, steps=steps
     )
-    field_reference.sparse_adam(table, gradient, exp_avg, exp_avg_sq, steps, lr, betas, eps)
+    if not fast:
+        field_reference.sparse_adam(table, gradient, exp_avg, exp_avg_sq, steps, lr, betas, eps)
+        return
+    if table.shape[1] > _MOST_COLUMNS:
+        raise ValueError(f"table has {table.shape[1]} columns, expected at most {_MOST_COLUMNS}.")
+    _sparse_adam(
+        table, gradient, exp_avg, exp_avg_sq, steps, _corrections(betas).to(table.device), lr,
+        *betas, eps,
+    )  # fmt: skip
+
+
+@cache
+def _corrections(betas: tuple[float, float]) -> Tensor:
+    """(T, 2): 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t), until both are 1; row 0 is not used."""
+    slowest = max(*betas, 0.5)
+    last = min(math.ceil(math.log(1e-8) / math.log(slowest)), 100_000)
+    steps = torch.arange(last + 1, dtype=torch.float64).clamp(min=1)
+    first, second = (1 - beta**steps for beta in betas)
+    return torch.stack([1 / first, 1 / second.sqrt()], 1).float()
+
+
+@operator("sparse_adam", mutates=("table", "gradient", "exp_avg", "exp_avg_sq", "steps"))
+def _sparse_adam(
+    table: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    steps: Tensor,
+    corrections: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    tensors = [table, gradient, exp_avg, exp_avg_sq, steps, corrections]
+    if len(table):
+        native().sparse_adam(*arrays(tensors), lr, beta1, beta2, eps)
+
+
+@_sparse_adam.register_fake
+def _(table: Tensor, *rest: Any) -> None:
+    return None
+
+
+_sparse_adam.register_kernel("cuda", sparse_adam_on_cuda)
 
 
 @operator("outer_adamw", mutates=("parameter", "exp_avg", "exp_avg_sq"))

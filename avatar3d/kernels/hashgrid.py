@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from avatar3d.kernels import field_reference
-from avatar3d.kernels._backend import check_devices, check_tensor
-from avatar3d.kernels.implementation import Implementation, use_kernels
+from avatar3d.kernels import field_reference, tcnn
+from avatar3d.kernels._backend import arrays, check_devices, check_tensor, native
+from avatar3d.kernels.cuda import hashgrid as on_cuda
+from avatar3d.kernels.implementation import Implementation, choose_implementation
+from avatar3d.kernels.operators import operator
 
 __all__ = ["HashGrid", "hash_encode"]
 
@@ -134,7 +137,7 @@ def hash_encode(
         >>> float(hash_encode(torch.tensor([[0.5, 0.0, 0.0]]), table, grid))
         4.0
     """
-    chosen = use_kernels(implementation, points)
+    chosen = choose_implementation(implementation, points, tcnn.grid_misfit(layout))
     fast = chosen != "torch"
     check_tensor("points", points, (None, 3), float32=fast, form="(N, 3)")
     shape = (layout.entries, layout.features)
@@ -142,9 +145,144 @@ def hash_encode(
         if value is not None:
             check_tensor(name, value, shape, float32=fast, form=f"(P, features) = {shape}")
     check_devices(points=points, table=table, gradient=gradient)
+    if chosen == "native":
+        return _encode_native(points, table, layout, gradient)
     if gradient is not None:
         table = _Collected.apply(table, table.new_zeros((), requires_grad=True), gradient)
+    if chosen == "tcnn":
+        return tcnn.hash_encode(points, table, layout)
     return field_reference.hash_encode(points, table, layout)
+
+
+def _encode_native(
+    points: Tensor, table: Tensor, layout: HashGrid, gradient: Tensor | None
+) -> Tensor:
+    # the operator learns the layout as numbers
+    shape = [layout.levels, layout.features, layout.log2_size, layout.base, layout.finest]
+    if gradient is None:
+        return _hash_encode(points, table, shape)
+    if not gradient.is_contiguous():
+        raise ValueError("gradient is not contiguous.")
+    probe = table.new_zeros((), requires_grad=torch.is_grad_enabled())
+    encoded: Tensor = _Collecting.apply(points, probe, table.detach(), shape, gradient)
+    return encoded
+
+
+class _Collecting(torch.autograd.Function):
+    """The native encoding; the table's gradient is added to a tensor and goes no further."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, points: Tensor, probe: Tensor, table: Tensor, shape: list[int], gradient: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(points, table)
+        ctx.shape, ctx.gradient = shape, gradient
+        return _hash_encode(points, table, shape)
+
+    @staticmethod
+    def backward(ctx: Any, v_features: Tensor) -> tuple[Tensor | None, ...]:
+        points, table = ctx.saved_tensors
+        wanted = bool(ctx.needs_input_grad[0])
+        v_points = _collect_gradient(points, table, v_features, ctx.gradient, ctx.shape, wanted)
+        return v_points if wanted else None, None, None, None, None
+
+
+def _grid(shape: list[int]) -> Any:
+    """The layout as the native module knows it."""
+    return native().Grid(shape[1], *_level_arrays(tuple(shape)))
+
+
+@cache
+def _level_arrays(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Scale, resolution, first entry, entries and whether they are hashed, of each level."""
+    scale, resolution, first, size = zip(*HashGrid(*shape).levels_of_table, strict=True)
+    hashed = [r**3 > n for r, n in zip(resolution, size, strict=True)]
+    integers = [np.array(v, np.int32) for v in (resolution, first, size, hashed)]
+    return [np.array(scale, np.float32), *integers]
+
+
+@operator("hash_encode")
+def _hash_encode(points: Tensor, table: Tensor, shape: list[int]) -> Tensor:
+    out = torch.empty(points.shape[0], shape[0] * shape[1])
+    native().hash_encode(_grid(shape), *arrays([points, table, out]))
+    return out
+
+
+@_hash_encode.register_fake
+def _(points: Tensor, table: Tensor, shape: list[int]) -> Tensor:
+    return points.new_empty(points.shape[0], shape[0] * shape[1])
+
+
+@operator("hash_encode_backward")
+def _hash_encode_backward(
+    points: Tensor, table: Tensor, v_features: Tensor, shape: list[int], wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of points and table, empty where not wanted."""
+    v_points = torch.empty(points.shape if wanted[0] else 0)
+    v_table = torch.zeros(table.shape if wanted[1] else 0)
+    native().hash_encode_backward(
+        _grid(shape), *arrays([points, table, v_features]),
+        *arrays([v_table if wanted[1] else None, v_points if wanted[0] else None]),
+    )  # fmt: skip
+    return v_points, v_table
+
+
+@_hash_encode_backward.register_fake
+def _(
+    points: Tensor, table: Tensor, v_features: Tensor, shape: list[int], wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    return (
+        points.new_empty(points.shape if wanted[0] else 0),
+        table.new_empty(table.shape if wanted[1] else 0),
+    )
+
+
+@operator("hash_encode_collect", mutates=("gradient",))
+def _collect_gradient(
+    points: Tensor,
+    table: Tensor,
+    v_features: Tensor,
+    gradient: Tensor,
+    shape: list[int],
+    wanted: bool,
+) -> Tensor:
+    """Adds the table's gradient to `gradient`; that of the points, empty if not wanted."""
+    v_points = torch.empty(points.shape if wanted else 0)
+    native().hash_encode_backward(
+        _grid(shape), *arrays([points, table, v_features, gradient]),
+        *arrays([v_points if wanted else None]),
+    )  # fmt: skip
+    return v_points
+
+
+@_collect_gradient.register_fake
+def _(
+    points: Tensor,
+    table: Tensor,
+    v_features: Tensor,
+    gradient: Tensor,
+    shape: list[int],
+    wanted: bool,
+) -> Tensor:
+    return points.new_empty(points.shape if wanted else 0)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    points, table, ctx.shape = inputs
+    ctx.save_for_backward(points, table)
+
+
+def _backward(ctx: Any, v_features: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = [bool(need) for need in ctx.needs_input_grad[:2]]
+    grads = _hash_encode_backward(*ctx.saved_tensors, v_features, ctx.shape, wanted)
+    v_points, v_table = (g if want else None for g, want in zip(grads, wanted, strict=True))
+    return v_points, v_table, None
+
+
+_hash_encode.register_kernel("cuda", on_cuda.hash_encode)
+_hash_encode_backward.register_kernel("cuda", on_cuda.hash_encode_backward)
+_collect_gradient.register_kernel("cuda", on_cuda.collect_gradient)
+_hash_encode.register_autograd(_backward, setup_context=_setup_context)
 
 
 class _Collected(torch.autograd.Function):

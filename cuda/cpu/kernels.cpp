@@ -7,11 +7,14 @@
 #include "bind.h"
 #include "detail.h"
 #include "guided_filter.h"
+#include "hash_grid_backward.h"
 #include "mesh.h"
+#include "mlp_backward.h"
 #include "normal_equations.h"
 #include "peak.h"
 #include "pixels.h"
 #include "raster_backward.h"
+#include "sparse_adam.h"
 #include "ssim_loss.h"
 
 namespace avatar3d {
@@ -33,7 +36,9 @@ const Kernels* A3D_TABLE() {
                                 bind,          bind_backward,    outer_adamw,
                                 decode_pixels, encode_pixels,    normal_equations,
                                 factor_blocks, solve_blocks,     multiply_blocks,
-                                guided_filter, spin_fma};
+                                guided_filter, hash_encode,      hash_encode_backward,
+                                mlp_forward,   mlp_backward,     sparse_adam,
+                                spin_fma};
   return &table;
 }
 

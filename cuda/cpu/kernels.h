@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "field_types.h"
+
 namespace avatar3d {
 
 // Memory that grows and is never shrunk or initialised. 64-byte aligned.
@@ -217,6 +219,14 @@ struct Kernels {
   void (*multiply_blocks)(const BlockInput&, const float* x, float* y, int threads);
   // mask (H, W) with its edges put on those of the picture; works at half the size
   void (*guided_filter)(const GuidedInput&, float* out, Buffer& scratch);
+  void (*hash_encode)(const GridInput&, const float* points, int64_t count, float* out,
+                      int threads);
+  void (*hash_encode_backward)(const GridInput&, const float* points, int64_t count,
+                               const GridGradient&, Buffer& scratch, int threads);
+  void (*mlp_forward)(const MlpInput&, const MlpPoints&, float* out, Buffer& scratch, int threads);
+  void (*mlp_backward)(const MlpInput&, const MlpPoints&, const MlpGradient&, Buffer& scratch,
+                       int threads);
+  void (*sparse_adam)(const SparseAdam&, int threads);
   // for benchmarks; sink holds one float a thread; returns the floating-point operations done
   double (*spin_fma)(int rounds, int threads, float* sink);
 };

@@ -5,10 +5,17 @@
 
 #if defined(_MSC_VER)
 #define A3D_RESTRICT __restrict
+#define A3D_UNROLL(times)
 #define A3D_INLINE __forceinline
 #else
 #define A3D_RESTRICT __restrict__
 #define A3D_INLINE inline __attribute__((always_inline))
+#define A3D_PRAGMA(words) _Pragma(#words)
+#if defined(__clang__)
+#define A3D_UNROLL(times) A3D_PRAGMA(clang loop unroll_count(times))
+#else
+#define A3D_UNROLL(times) A3D_PRAGMA(GCC unroll times)
+#endif
 #endif
 
 namespace {

@@ -1,111 +1,13 @@
 """The CUDA kernels against float64 twins: run thread by thread on the CPU, and on a GPU if any."""
 
-import ctypes
-import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from avatar3d.kernels import reference
-from avatar3d.kernels.cuda import adam, availability, binding, compiler, modules, ssim
-
-HERE = Path(__file__).parent / "emulation"
-GUARD = 64  # values around every tensor that no kernel may touch
-
-
-class Emulated:
-    """Stands for modules.Module: the same kernels and arguments, by cuda_emulation.h."""
-
-    order = 0  # in which the threads of a block run
-
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-
-    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *arguments) -> None:
-        guarded = [self._guard(a) if isinstance(a, Tensor) else a for a in arguments]
-        values = [self._value(a) for a in guarded]
-        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-        run = getattr(self._library, f"run_{kernel}")
-        run.restype = ctypes.c_char_p
-        error = run(*grid, threads, addresses, self.order)
-        assert error is None, f"{kernel}: {error.decode()}"
-        for tensor, memory in zip(arguments, guarded, strict=True):
-            if isinstance(tensor, Tensor) and tensor.numel():
-                words = memory.view(np.uint32)
-                around = np.concatenate([words[:GUARD], words[-GUARD:]])
-                assert (around == 0xFFFFFFFF).all(), f"{kernel} wrote beyond a tensor"
-                tensor.copy_(torch.from_numpy(memory[GUARD:-GUARD]).view(tensor.shape))
-
-    @staticmethod
-    def _guard(tensor: Tensor) -> np.ndarray:
-        """A copy between NaNs, so that reading beyond it shows too."""
-        assert tensor.is_contiguous()
-        memory = np.full(tensor.numel() + 2 * GUARD, 0xFFFFFFFF, np.uint32)
-        memory = memory.view(tensor.numpy().dtype)
-        memory[GUARD:-GUARD] = tensor.numpy().ravel()
-        return memory
-
-    @staticmethod
-    def _value(argument) -> ctypes._SimpleCData:
-        if isinstance(argument, np.ndarray):
-            empty = len(argument) == 2 * GUARD  # torch's address of an empty tensor is null
-            address = argument.ctypes.data + GUARD * argument.itemsize
-            return ctypes.c_void_p(None if empty else address)
-        if argument is None:
-            return ctypes.c_void_p(None)
-        return ctypes.c_int(argument) if isinstance(argument, int) else ctypes.c_float(argument)
-
-
-@pytest.fixture(scope="session")
-def emulated(tmp_path_factory) -> dict[str, Emulated]:
-    """Every source file, compiled for this processor."""
-    compiler_path = shutil.which("g++") or shutil.which("c++")
-    if compiler_path is None:
-        pytest.skip("there is no C++ compiler")
-    folder = tmp_path_factory.mktemp("emulation")
-    running = []
-    for source in compiler.SOURCES:
-        path = compiler.source_folder() / "gpu" / source
-        kernels = re.findall(r"__launch_bounds__\([^)]*\)\s*(\w+)\(", path.read_text("utf-8"))
-        assert kernels
-        unit = folder / f"{source}.cpp"
-        unit.write_text(
-            f'#include "cuda_emulation.h"\n#include "{path}"\n'
-            + "".join(
-                f'extern "C" const char* run_{name}(unsigned x, unsigned y, int threads, '
-                "void** arguments, int order) "
-                f"{{ return emulation::start({name}, x, y, threads, arguments, order); }}\n"
-                for name in kernels
-            )
-        )
-        command = [
-            compiler_path, "-std=c++17", "-O1", "-g", "-shared", "-fPIC", "-Wno-unknown-pragmas",
-            f"-I{HERE}", f"-I{compiler.source_folder() / 'include'}", str(unit),
-            "-o", str(folder / f"{source}.so"),
-        ]  # fmt: skip
-        running.append(subprocess.Popen(command))
-    assert all(process.wait() == 0 for process in running)
-    return {source: Emulated(folder / f"{source}.so") for source in compiler.SOURCES}
-
-
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request, monkeypatch) -> Iterator[torch.device]:
-    """Where to put tensors; on the CPU the kernels are emulated."""
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA GPU")
-        yield torch.device("cuda", 0)
-        return
-    sources = request.getfixturevalue("emulated")
-    monkeypatch.setattr(modules, "load", lambda source, device: sources[source])
-    yield torch.device("cpu")
+from avatar3d.kernels.cuda import adam, availability, binding, modules, ssim
 
 
 @cache
@@ -256,7 +158,8 @@ def test_results_do_not_depend_on_the_order_of_threads(emulated, monkeypatch):
     v_outputs = [torch.ones_like(v) for v in binding.bind(*inputs, probe)]
     results = []
     for order in range(4):
-        monkeypatch.setattr(Emulated, "order", order)
+        for kernels in emulated.values():
+            monkeypatch.setattr(kernels, "order", order)
         loss = ssim.l1_ssim(image, target, weight, 0.2, True)
         out = binding.bind(*inputs, probe)
         gradients = binding.bind_backward(inputs, v_outputs, [True] * 6)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from avatar3d.kernels.cuda import modules
 
-__all__ = ["outer_adamw"]
+__all__ = ["outer_adamw", "sparse_adam"]
 
 _THREADS = 256
 
@@ -38,3 +38,26 @@ def outer_adamw(
         1 - lr * weight_decay, beta2, 1 - beta1, 1 - beta2,
         lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), eps,
     )  # fmt: skip
+
+
+def sparse_adam(
+    table: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    steps: Tensor,
+    corrections: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    """As `avatar3d.kernels.adam._sparse_adam`, in place."""
+    rows, size = table.shape
+    if rows:
+        modules.load("adam.cu", table.device).launch(
+            "sparse_adam", (-(-rows // _THREADS), 1), _THREADS,
+            rows, size, len(corrections), corrections,
+            table.detach(), gradient.detach(), exp_avg.detach(), exp_avg_sq.detach(), steps,
+            lr, beta1, beta2, eps,
+        )  # fmt: skip
