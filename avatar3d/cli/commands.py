@@ -345,13 +345,13 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="Of an avatar html, glb, ply or png; of a subject glb, csv (Live Link Face) or "
-            "npz; of a motion csv or npz. Default by the file's suffix.",
+            help="Of an avatar html, web (a folder to embed), glb, ply or png; of a subject glb, "
+            "csv (Live Link Face), json or npz; of a motion csv, json or npz. Default by suffix.",
         ),
     ] = None,
     motion: Annotated[
         str | None,
-        typer.Option(help="For an avatar's glb, html or png: a motion file, or `captured`."),
+        typer.Option(help="For an avatar's glb, html, web or png: a motion file, or `captured`."),
     ] = None,
     no_provenance: NoProvenance = False,
 ) -> None:

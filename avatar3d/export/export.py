@@ -10,6 +10,7 @@ from avatar3d.export.glb import write_glb
 from avatar3d.export.html import write_html
 from avatar3d.export.ply import write_neutral_ply
 from avatar3d.export.png import write_png_sequence
+from avatar3d.export.web import write_web
 
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
@@ -21,10 +22,11 @@ FORMATS: dict[str, Callable[..., None]] = {
     "html": write_html,
     "ply": write_neutral_ply,
     "png": write_png_sequence,
+    "web": write_web,
 }
 """Name of a format to its writer (avatar, path, **options)."""
 
-_MOVING = ("glb", "html", "png")
+_MOVING = ("glb", "html", "png", "web")
 
 
 def export(
@@ -37,6 +39,7 @@ def export(
         output: the file to write.
         format: default by the suffix of `output`.
             "html": one page that animates the avatar in any browser (`write_html`);
+            "web": a folder to embed it in a page of your own (`write_web`);
             "ply": its neutral pose for splat editors and viewers (`write_neutral_ply`);
             "glb": its mesh with ARKit morph targets for game engines (`write_glb`);
             "png": a folder of pictures with transparency (`write_png_sequence`).

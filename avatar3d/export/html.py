@@ -16,6 +16,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.export.payload import VERSION, Payload, encode_motion, encode_state
+from avatar3d.export.speech import speech_arrays
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.motion.motion import Motion
 from avatar3d.provenance import declared_write, facts_of, slot
@@ -23,13 +24,13 @@ from avatar3d.provenance import declared_write, facts_of, slot
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
 
-__all__ = ["write_html"]
+__all__ = ["LIBRARY", "NOTICE", "jpeg", "script", "sound_bytes", "web_header", "write_html"]
 
-SCRIPTS = (
+LIBRARY = (
     "data.js", "geometry.js", "head.js", "shaders.js", "gl.js", "deformer.js", "splats.js",
-    "performer.js", "camera.js", "ui.js", "viewer.js",
+    "performer.js", "camera.js", "speech.js", "sound.js", "player.js",
 )  # fmt: skip
-"""In the order in which they are joined into one script."""
+"""In the order in which they are joined; `Player` is what they are for."""
 
 NOTICE = "A computer-generated likeness, not a recording of the person."
 MAX_SOUND_BYTES = 4_000_000
@@ -58,43 +59,59 @@ def write_html(
     Raises:
         UserError: the sound cannot be read or the page cannot be written.
     """
-    state, payload = avatar.state, Payload()
-    motion = motion if motion is not None else avatar.idle_motion
+    payload, plate = Payload(), avatar.background
+    header = web_header(avatar, payload, motion, title or Path(path).stem)
+    blobs = [_blob("avatar-data", "application/gzip", payload.compressed())]
+    if plate is not None:
+        blobs.append(_blob("avatar-plate", "image/jpeg", jpeg(plate)))
+    if audio is not None:
+        blobs.append(_blob("avatar-sound", *sound_bytes(Path(audio))))
+    facts = facts_of(avatar.info)
+    declared_write(path, _page(header, blobs, slot(facts)), facts)
+
+
+def web_header(
+    avatar: "SplatAvatar", payload: Payload, motion: Motion | None, name: str
+) -> dict[str, Any]:
+    """Put the avatar, its speech network and a motion into `payload`; return the header."""
     plate = avatar.background
+    motion = motion if motion is not None else avatar.idle_motion
     header = {
         "format": "avatar3d.web",
         "version": VERSION,
+        "name": name,
+        "notice": NOTICE,
         "expression_names": list(ARKIT_52),
         "plain": [0.5] * 3 if plate is None else (plate.mean((0, 1)) / 255).round(3).tolist(),
-        **encode_state(state, payload),
-        "motion": None if motion is None else encode_motion(motion, state, payload),
-        "arrays": payload.arrays,
+        **encode_state(avatar.state, payload),
+        "motion": None if motion is None else encode_motion(motion, avatar.state, payload),
     }
-    blobs = [_blob("avatar-data", "application/gzip", payload.compressed())]
-    if plate is not None:
-        blobs.append(_blob("avatar-plate", "image/jpeg", _jpeg(plate)))
-    if audio is not None:
-        blobs.append(_blob("avatar-sound", *_sound(Path(audio))))
-    facts = facts_of(avatar.info)
-    declared_write(path, _page(header, blobs, title or Path(path).stem, slot(facts)), facts)
+    for key, array in speech_arrays().items():
+        payload.add(f"speech_{key}", array)
+    return {**header, "arrays": payload.arrays}
 
 
-def _page(header: dict[str, Any], blobs: list[str], title: str, statement: str) -> str:
+def script(names: tuple[str, ...]) -> str:
+    """Sources of the viewer joined into one script."""
+    web = files("avatar3d.viewer.web")
+    return "\n".join(web.joinpath(name).read_text("utf-8") for name in names)
+
+
+def _page(header: dict[str, Any], blobs: list[str], statement: str) -> str:
     """The template with everything in its place."""
     web = files("avatar3d.viewer.web")
-    sources = [web.joinpath(name).read_text("utf-8") for name in SCRIPTS]
-    script = '(() => {\n"use strict";\n' + "\n".join(sources) + "})();"
+    code = '(() => {\n"use strict";\n' + script((*LIBRARY, "ui.js", "viewer.js")) + "})();"
     style = web.joinpath("viewer.css").read_text("utf-8")
     values = {
-        "policy": _policy(script, style),
+        "policy": _policy(code, style),
         "statement": statement,
-        "title": html.escape(title),
+        "title": html.escape(header["name"]),
         "notice": html.escape(NOTICE),
         "style": style,
         # "<" may only appear escaped, or a name in the data could end the element.
         "header": json.dumps(header, separators=(",", ":")).replace("<", "\\u003c"),
         "blobs": "\n".join(blobs),
-        "script": script,
+        "script": code,
     }
     template = web.joinpath("viewer.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
@@ -118,7 +135,8 @@ def _blob(name: str, kind: str, data: bytes) -> str:
     return f'<script type="application/octet-stream" id="{name}" data-type="{kind}">{text}</script>'
 
 
-def _jpeg(image: np.ndarray) -> bytes:
+def jpeg(image: np.ndarray) -> bytes:
+    """A picture (H, W, 3) uint8 as JPEG of high quality."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -126,7 +144,7 @@ def _jpeg(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _sound(path: Path) -> tuple[str, bytes]:
+def sound_bytes(path: Path) -> tuple[str, bytes]:
     """(type, bytes) of a sound file, made small enough for a page."""
     kind = _SOUND_TYPES.get(path.suffix.lower())
     try:

@@ -18,7 +18,7 @@ from avatar3d.motion.motion import Motion
 
 __all__ = ["VERSION", "Payload", "decode_state", "encode_motion", "encode_state"]
 
-VERSION = 1
+VERSION = 2
 BASIS_GROUPS = (slice(0, 3), slice(3, 7), slice(7, 10))
 """Rows of the blendshape basis that share a step per Gaussian: position, quat, color."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from avatar3d.errors import UserError
 from avatar3d.export.glb import HeadMesh, write_animation
 from avatar3d.head import load_head
+from avatar3d.motion.json_file import write_json
 from avatar3d.motion.livelink import write_livelink
 from avatar3d.motion.motion import Motion
 
@@ -25,8 +26,8 @@ def export_tracking(
         subject: a captured person.
         output: the file to write.
         format: default by the suffix of `output`. "glb": the person's head model as it moved, with
-            the camera, for Blender and game engines; "csv": as recorded by Live Link Face; "npz":
-            a motion file.
+            the camera, for Blender and game engines; "csv": as recorded by Live Link Face; "json":
+            for web pages; "npz": a motion file.
 
     Raises:
         UserError: unknown format, or the head model of the tracking is not at hand.
@@ -51,7 +52,9 @@ def export_tracking(
 def export_motion(
     motion: Motion, output: str | os.PathLike[str], format: str | None = None
 ) -> Path:
-    """Write a motion as "csv" (Live Link Face) or "npz"; default by the suffix of `output`.
+    """Write a motion as "csv" (Live Link Face), "json" (for web pages) or "npz".
+
+    The default is the suffix of `output`.
 
     Raises:
         UserError: another format.
@@ -60,11 +63,13 @@ def export_motion(
     name = format or path.suffix.lstrip(".").lower()
     if name == "csv":
         write_livelink(motion, path)
+    elif name == "json":
+        write_json(motion, path)
     elif name == "npz":
         motion.save(path)
     else:
         raise UserError(
             f"A motion by itself cannot be exported as {name or 'a file without a suffix'!r}; "
-            "choose csv or npz, or name an avatar or a subject to have a glb."
+            "choose csv, json or npz, or name an avatar or a subject to have a glb."
         )
     return path

@@ -96,7 +96,7 @@ def test_retarget_gives_plain_weights(run, files):
     [
         (("show", "absent.npz"), "absent.npz"),
         (("show", "keys.txt"), "keys.txt"),
-        (("convert", "talk.npz", "-o", "talk.foo"), "csv or npz"),
+        (("convert", "talk.npz", "-o", "talk.foo"), "csv, json or npz"),
         (("convert", "talk.npz", "-o", "t.npz", "--start", "7"), "4.00 s"),
         (("convert", "talk.npz", "-o", "t.npz", "--speed", "0"), "speed"),
         (("convert", "talk.npz", "-o", "t.npz", "--emotion", "smle"), "did you mean 'smile'"),

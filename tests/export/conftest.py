@@ -175,16 +175,21 @@ def _expressions(vertices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Page:
     """A page from a file or address, after the script `before`; `errors` are its console's.
 
+    `hears` is a WAV file that the browser's microphone hears.
+
     Protocol: https://chromedevtools.github.io/devtools-protocol, messages ended by a zero byte.
     """
 
-    def __init__(self, place: Path | str, before: str = "") -> None:
+    def __init__(self, place: Path | str, before: str = "", hears: Path | None = None) -> None:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
         flags = [*_FLAGS, "--window-size=1000,700", f"--user-data-dir={self._profile.name}"]
+        if hears is not None:
+            flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+            flags.append(f"--use-file-for-fake-audio-capture={hears}%noloop")
         # Chromium reads file descriptor 3 and writes 4.
         command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         self._process = subprocess.Popen(

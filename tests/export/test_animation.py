@@ -177,5 +177,5 @@ def test_a_captured_performance(small_head: HeadModel, tmp_path: Path):
     back = Motion.load(export_tracking(subject, tmp_path / "take.csv"))
     np.testing.assert_allclose(back.expression, motion.expression, atol=1e-6)
     np.testing.assert_allclose(back.head_pose[:, :3, :3], motion.head_pose[:, :3, :3], atol=1e-5)
-    with pytest.raises(UserError, match="choose csv or npz"):
+    with pytest.raises(UserError, match="choose csv, json or npz"):
         export_motion(motion, tmp_path / "take.obj")

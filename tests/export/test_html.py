@@ -80,12 +80,13 @@ def test_a_title_is_text_and_stays_text(page: Elements):
 
 
 def test_every_control_has_a_name(page: Elements):
-    """Buttons have text; inputs sit in a label with text."""
+    """Buttons have text; inputs sit in a label with text or say it themselves."""
     assert all(text.strip() for _, _, text in page.all("button"))
     labels = [i for i, e in enumerate(page.found) if e[0] == "label"]
     inputs = [i for i, e in enumerate(page.found) if e[0] == "input"]
     assert inputs
-    assert all(any(0 < i - j <= 2 for j in labels) for i in inputs)
+    named = [i for i in inputs if "aria-label" in page.found[i][1]]
+    assert all(i in named or any(0 < i - j <= 2 for j in labels) for i in inputs)
 
 
 def test_the_payload_holds_the_avatar(avatar: SplatAvatar, page: Elements):
@@ -146,7 +147,7 @@ def test_a_full_avatar_stays_small():
 
 
 def test_errors_are_sentences(avatar: SplatAvatar, tmp_path: Path):
-    with pytest.raises(UserError, match="choose one of glb, html, ply, png"):
+    with pytest.raises(UserError, match="choose one of glb, html, ply, png, web"):
         export(avatar, tmp_path / "a.obj")
     with pytest.raises(UserError, match="Cannot read the sound"):
         export(avatar, tmp_path / "a.html", audio=tmp_path / "none.wav")

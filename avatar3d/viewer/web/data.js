@@ -1,7 +1,7 @@
-/** Reading what avatar3d/export/payload.py put into the page. */
+/** Reading what avatar3d/export/payload.py wrote, from within a page or from a folder. */
 
 const FORMAT = "avatar3d.web";
-const VERSION = 1;
+const VERSION = 2;
 
 const ARRAY_TYPES = {
   float32: Float32Array, int32: Int32Array, uint32: Uint32Array, int16: Int16Array,
@@ -11,22 +11,53 @@ const ARRAY_TYPES = {
 /** An explanation meant for the person who opened the page. */
 class ViewerError extends Error {}
 
-/**
- * The avatar embedded in the page.
- * @returns {Promise<{header: object, arrays: Object<string, TypedArray>}>} arrays are flat, row
- *   major; quantised ones are already floats.
- */
-async function loadPayload() {
+/** The avatar embedded in the page. @returns {Promise<Content>} */
+async function contentOfPage() {
   const header = JSON.parse(document.getElementById("avatar-header").textContent);
-  if (header.format !== FORMAT || header.version !== VERSION) {
-    throw new ViewerError("This page is of another version than its data; export it again.");
-  }
-  if (typeof DecompressionStream === "undefined") {
-    throw new ViewerError("This browser is too old to unpack the avatar; please update it.");
-  }
   const element = document.getElementById("avatar-data");
   const compressed = bytesFromBase64(element.textContent);
   element.remove(); // megabytes of text that nobody needs any more
+  const arrays = await unpacked(header, compressed);
+  return { header, arrays, plate: await bitmap(embeddedBlob("avatar-plate")),
+           sound: embeddedBlob("avatar-sound") };
+}
+
+/**
+ * The avatar in a folder that `avatar3d export AVATAR --format web` wrote.
+ * @param {string} folder its address.
+ * @returns {Promise<Content>}
+ */
+async function contentOfFolder(folder) {
+  const file = async (name) => {
+    let answer;
+    try {
+      answer = await fetch(new URL(name, new URL(folder.replace(/\/?$/, "/"), document.baseURI)));
+    } catch {
+      throw new ViewerError(`${folder}/${name} cannot be loaded; serve the folder over http.`);
+    }
+    if (!answer.ok) throw new ViewerError(`${folder}/${name} cannot be loaded: ${answer.status}.`);
+    return answer;
+  };
+  const header = await (await file("avatar.json")).json();
+  checkVersion(header);
+  const arrays = await unpacked(header, await (await file("avatar.bin")).arrayBuffer());
+  const blob = async (name) => name ? (await file(name)).blob() : null;
+  return { header, arrays, plate: await bitmap(await blob(header.files?.plate)),
+           sound: await blob(header.files?.sound) };
+}
+
+function checkVersion(header) {
+  if (header.format !== FORMAT || header.version !== VERSION) {
+    throw new ViewerError("This viewer is of another version than its avatar; export it again.");
+  }
+}
+
+/** @param {Header} header @param {BufferSource} compressed @returns {Promise<Arrays>} */
+async function unpacked(header, compressed) {
+  checkVersion(header);
+  if (typeof DecompressionStream === "undefined") {
+    throw new ViewerError("This browser is too old to unpack the avatar; please update it.");
+  }
   let data;
   try {
     const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -38,7 +69,7 @@ async function loadPayload() {
   for (const [name, entry] of Object.entries(header.arrays)) {
     arrays[name] = readArray(entry, data);
   }
-  return { header, arrays };
+  return arrays;
 }
 
 function readArray(entry, data) {
@@ -56,6 +87,11 @@ function readArray(entry, data) {
     if (++column === columns) column = 0;
   }
   return values;
+}
+
+/** @param {Blob | null} picture */
+async function bitmap(picture) {
+  return picture && createImageBitmap(picture, { colorSpaceConversion: "none" });
 }
 
 function bytesFromBase64(text) {

@@ -6,14 +6,21 @@
 const POSE_AXES = ["yaw", "pitch", "roll"];
 const GAZE_AXES = ["yaw", "pitch"];
 const FADE_SECONDS = 0.25;
+const MOTION_FORMAT = "avatar3d.motion", MOTION_VERSION = 1;
 
 class Performer {
-  /** @param {object} header @param {object} arrays of `loadPayload`. */
+  /** @param {Header} header @param {Arrays} arrays of `loadPayload`. */
   constructor(header, arrays) {
     this.names = header.expression_names;
     this.arrays = arrays;
     this.rowCount = arrays.expression_scale.length;
-    this.motion = header.motion; // {fps, frames} or null
+    /** @type {Track | null} */
+    this.motion = header.motion && {
+      ...header.motion, width: this.rowCount, weights: arrays.motion_weights,
+      head: arrays.motion_head, torso: arrays.motion_torso, gaze: arrays.motion_gaze,
+    };
+    /** @type {Float32Array | null} */
+    this.mouth = null; // 52 weights of a live voice
     this.time = 0; // seconds into the motion
     this.playing = false;
     this.engaged = false; // the motion shows, playing or paused; else the head is at rest
@@ -52,11 +59,18 @@ class Performer {
     assign(this.gaze, GAZE_AXES, angles);
   }
 
+  /** Have another motion at hand, at its beginning. @param {Track | null} motion */
+  setMotion(motion) {
+    this.motion = motion;
+    this.time = this.strength = 0;
+    this.playing = this.engaged = false;
+  }
+
   /** Let `seconds` pass. @returns {boolean} whether anything moves by itself. */
   advance(seconds) {
     const target = this.engaged ? 1 : 0;
     const step = seconds / FADE_SECONDS;
-    const moving = this.playing || this.idling || this.strength !== target;
+    const moving = this.playing || this.idling || this.mouth !== null || this.strength !== target;
     this.strength += Math.max(-step, Math.min(step, target - this.strength));
     if (this.idling) this.idle.advance(seconds);
     return moving;
@@ -70,19 +84,22 @@ class Performer {
    */
   face() {
     const weights = new Float32Array(this.rowCount);
-    const gaze = [0, 0, 0, 0];
+    let gaze = [0, 0, 0, 0];
     let head = [0, 0, 0, 0, 0, 0], torso = null;
+    let alive = 0; // how much the motion moves more than the mouth
     if (this.motion && this.strength > 0) {
-      const { motion_weights, motion_gaze, motion_head, motion_torso } = this.arrays;
-      const position = Math.min(this.time * this.motion.fps, this.motion.frames - 1);
-      const at = (track, width) => sample(track, width, position).map((v) => v * this.strength);
-      weights.set(at(motion_weights, this.rowCount));
-      at(motion_gaze, 4).forEach((value, i) => { gaze[i] = value; });
-      head = at(motion_head, 6);
-      torso = at(motion_torso, 6);
+      const { fps, frames, width, weights: shown, gaze: look, head: turn, torso: body } = this.motion;
+      const position = Math.min(this.time * fps, frames - 1);
+      const at = (track, size) => sample(track, size, position).map((v) => v * this.strength);
+      weights.set(at(shown, width));
+      if (look) gaze = at(look, 4);
+      if (turn) head = at(turn, 6);
+      if (body) torso = at(body, 6);
+      if (turn) alive = this.strength;
     }
+    if (this.mouth) this.mouth.forEach((value, row) => { weights[row] = Math.max(weights[row], value); });
     if (this.idling) {
-      const rest = 1 - this.strength; // the motion has its own blinks and sway
+      const rest = 1 - alive; // a whole motion has its own blinks and sway
       for (const name of ["eyeBlinkLeft", "eyeBlinkRight"]) {
         const row = this.names.indexOf(name);
         weights[row] = Math.max(weights[row], rest * this.idle.blink);
@@ -123,6 +140,40 @@ class Performer {
       return Math.min(Math.max(moved, -torso_limit[column]), torso_limit[column]);
     });
   }
+}
+
+/**
+ * A motion as avatar3d.motion.Motion has it, with nested lists for arrays: expression (T, 52),
+ * head_pose and torso_pose (T, 4, 4), gaze (T, 2, 2); all but fps and one track may be missing.
+ * @param {MotionData} data
+ * @returns {Track}
+ */
+function trackFromMotion(data) {
+  const { format, version, fps, expression, head_pose, torso_pose, gaze } = data;
+  if (format !== undefined && (format !== MOTION_FORMAT || version !== MOTION_VERSION)) {
+    throw new RangeError("This motion is of another version than this viewer; export it again.");
+  }
+  const frames = (expression ?? head_pose ?? gaze)?.length;
+  if (!(fps > 0) || !frames) throw new RangeError("A motion needs fps and a track with frames.");
+  const flat = (name, track, size) => {
+    if (!track) return null;
+    const values = Float32Array.from(track.flat(2));
+    if (values.length !== frames * size || !values.every(Number.isFinite)) {
+      throw new RangeError(`The track ${name} is not ${frames} frames of ${size} numbers.`);
+    }
+    return values;
+  };
+  const rigid = (name, track) => {
+    const all = flat(name, track, 16);
+    return all && Float32Array.from({ length: 6 * frames }, (_, i) =>
+      vectorFromRigid(all.subarray(16 * Math.floor(i / 6), 16 * Math.floor(i / 6) + 12))[i % 6]);
+  };
+  return {
+    fps, frames, width: 52,
+    weights: flat("expression", expression, 52) ?? new Float32Array(52 * frames),
+    head: rigid("head_pose", head_pose), torso: rigid("torso_pose", torso_pose),
+    gaze: flat("gaze", gaze, 4),
+  };
 }
 
 /** Blinks, small glances and a slow sway, so that the head looks alive while nothing plays. */

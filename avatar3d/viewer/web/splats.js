@@ -186,8 +186,7 @@ class Splats {
     gl.texStorage2D(gl.TEXTURE_2D, 1, small ? gl.R16UI : gl.R32UI, TEXTURE_WIDTH,
                     textureRows(head.count));
     this.plateTexture = makeTexture(gl, gl.LINEAR);
-    const format = [gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE];
-    if (plate) gl.texImage2D(gl.TEXTURE_2D, 0, ...format, plate);
+    if (plate) gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, plate);
     else gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
     this.accumulated = makeTexture(gl);
     this.accumulation = gl.createFramebuffer();

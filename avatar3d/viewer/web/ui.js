@@ -1,6 +1,7 @@
 /** The controls beside the picture. They read and write a `Performer` and a `ViewCamera`. */
 
 const DEGREE = Math.PI / 180;
+/** @type {[string, RegExp][]} */
 const GROUPS = [
   ["Jaw", /^jaw/], ["Mouth", /^mouth/], ["Tongue", /^tongue/], ["Eyes", /^eye/],
   ["Brows", /^brow/], ["Cheeks and nose", /^(cheek|nose)/],
@@ -10,7 +11,7 @@ const OPEN_AT_FIRST = ["Head", "Jaw"];
 class Panel {
   /**
    * @param {Performer} performer
-   * @param {object} arrays of `loadPayload`, for the ranges seen in the recording.
+   * @param {Arrays} arrays of `loadPayload`, for the ranges seen in the recording.
    * @param {() => void} changed called after the person has set something.
    */
   constructor(performer, arrays, changed) {
@@ -45,7 +46,7 @@ class Panel {
         };
       }));
     }
-    const search = document.getElementById("search");
+    const search = /** @type {HTMLInputElement} */ (document.getElementById("search"));
     search.addEventListener("input", () => this.#filter(search.value));
   }
 
@@ -95,8 +96,11 @@ class Panel {
   /** Hide what does not match; open every group while something is being looked for. */
   #filter(text) {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const details of document.querySelectorAll("#controls details")) {
-      const rows = [...details.querySelectorAll(".control")];
+    /** @type {NodeListOf<HTMLDetailsElement>} */
+    const groups = document.querySelectorAll("#controls details");
+    for (const details of groups) {
+      /** @type {HTMLElement[]} */
+      const rows = Array.from(details.querySelectorAll(".control"));
       for (const row of rows) row.hidden = !words.every((word) => row.dataset.search.includes(word));
       details.hidden = rows.every((row) => row.hidden);
       if (words.length) details.open = true;
@@ -104,8 +108,14 @@ class Panel {
   }
 }
 
-/** Let the pointer, the wheel and the keys on `canvas` change `camera`. */
-function steer(canvas, camera, changed, playPause) {
+/**
+ * Let the pointer, the wheel and the keys on `canvas` change `camera`.
+ * @param {HTMLCanvasElement} canvas
+ * @param {ViewCamera} camera
+ * @param {() => void} changed
+ * @param {Object<string, () => void>} keys what further keys do, wherever the focus is.
+ */
+function steer(canvas, camera, changed, keys) {
   const pointers = new Map();
   const spread = () => {
     const [a, b] = [...pointers.values()];
@@ -140,7 +150,7 @@ function steer(canvas, camera, changed, playPause) {
     changed();
   });
   for (const name of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(name, (event) => pointers.delete(event.pointerId));
+    canvas.addEventListener(name, (/** @type {any} */ event) => pointers.delete(event.pointerId));
   }
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
   canvas.addEventListener("wheel", (event) => {
@@ -157,11 +167,17 @@ function steer(canvas, camera, changed, playPause) {
     else if (dx !== undefined) orbit(0.05 * dx, 0.05 * dy);
     else if ("+=".includes(event.key)) camera.zoomBy(1.15);
     else if (event.key === "-") camera.zoomBy(1 / 1.15);
-    else if (event.key === "0") camera.reset();
-    else if (event.key === " ") playPause();
     else return;
     event.preventDefault();
     changed();
+  });
+  addEventListener("keydown", (/** @type {any} */ event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const action = keys[event.key];
+    // Controls keep the keys that work them.
+    if (!action || event.target.closest?.("input, select, button, summary, textarea")) return;
+    event.preventDefault();
+    action();
   });
 }
 

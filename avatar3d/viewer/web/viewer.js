@@ -1,239 +1,197 @@
 /**
- * The page. Another page may embed this one in a frame, or a script may drive it:
+ * The page. Another page may embed this one in a frame, or a script may drive it: `avatar3d` has
+ * every method of `Player`, to be awaited, and `avatar3d.ready`.
  *
  *   await avatar3d.ready
  *   avatar3d.setExpression("jawOpen", 0.4)        // or an object of several; null releases
- *   avatar3d.setPose({ yaw: 0.2, pitch: 0, roll: 0 })   // radians, to the person's left, up, left
- *   avatar3d.setGaze({ yaw: 0.1, pitch: 0 })
- *   avatar3d.setView({ azimuth: 0.3, elevation: 0, zoom: 1.5, background: true })
- *   avatar3d.setIdle(false);  avatar3d.play();  avatar3d.pause();  avatar3d.seek(1.2)
- *   avatar3d.reset()
- *   avatar3d.snapshot(512, 512)                   // {width, height, data}: RGBA, top row first
- *   avatar3d.gaussians()                          // centres now: Float32Array N x 3, camera frame
+ *   avatar3d.setPose({ yaw: 0.2, pitch: 0, roll: 0 })
+ *   avatar3d.speak(file)
  */
 
-class Viewer {
-  constructor(header, arrays, plate, sound) {
-    this.header = header;
-    this.plate = plate;
-    this.sound = sound;
-    this.canvas = document.getElementById("canvas");
-    this.head = new Head(arrays, header.limit);
-    this.splats = new Splats(this.canvas, this.head, plate);
-    this.performer = new Performer(header, arrays);
-    this.camera = new ViewCamera(header.camera);
-    this.camera.plain = [...header.plain, 1];
-    this.camera.plate = plate !== null;
-    this.panel = new Panel(this.performer, arrays, () => this.changed());
-    this.detail = 1; // fraction of the screen's resolution, lowered where drawing is slow
-    this.dirty = true;
-    this.shownAt = -Infinity;
-    this.#connect();
-    this.setIdle(!matchMedia("(prefers-reduced-motion: reduce)").matches);
-    new ResizeObserver(() => this.#resize()).observe(document.getElementById("frame"));
-    this.#resize();
-    this.#draw(performance.now());
-    requestAnimationFrame((now) => this.#tick(now, now));
+const METHODS = [
+  "setExpression", "setPose", "setGaze", "setIdle", "setView", "resetView", "play", "pause", "seek",
+  "playMotion", "speak", "listen", "record", "stopRecording", "reset", "snapshot", "picture",
+  "gaussians", "statistics",
+];
+/** ARKit weights of avatar3d.motion.emotions; a name without a side means both. */
+const PRESETS = {
+  Neutral: {},
+  Smile: {
+    mouthSmile: 0.5, mouthDimple: 0.15, cheekSquint: 0.35, eyeSquint: 0.2, browOuterUp: 0.1,
+    mouthUpperUp: 0.08,
+  },
+  Serious: {
+    browDown: 0.6, eyeSquint: 0.25, mouthPress: 0.3, mouthFrown: 0.25, mouthShrugLower: 0.15,
+  },
+  Surprised: { browInnerUp: 0.7, browOuterUp: 0.6, eyeWide: 0.5, jawOpen: 0.1, mouthFunnel: 0.05 },
+  "Eyes shut": { eyeBlink: 1 },
+  Ah: { jawOpen: 0.35, mouthLowerDown: 0.2 },
+  Oh: { jawOpen: 0.2, mouthFunnel: 0.35, mouthPucker: 0.35 },
+};
+
+/** Connects what `viewer.html` shows with a `Player`. */
+class Page {
+  /** @param {Player} player @param {Content} content */
+  constructor(player, { header, arrays }) {
+    this.player = player;
+    this.name = header.name ?? "avatar";
+    const { performer, camera, canvas } = player;
+    this.panel = new Panel(performer, arrays, () => player.changed());
+    player.onface = (face) => this.#showFace(face);
+    player.onchange = () => this.#showState();
+    const act = (id, action, event = "click") =>
+      byId(id).addEventListener(event, () => this.#try(action));
+    const playPause = () => (performer.playing ? player.pause() : player.play());
+    act("play", playPause);
+    byId("seek").addEventListener("input", () => player.seek(byId("seek").value));
+    act("idle", () => player.setIdle(!performer.idling));
+    act("view", () => player.resetView());
+    act("reset", () => player.reset());
+    act("picture", () => this.#savePicture());
+    act("record", () => this.#record());
+    act("microphone", () => player.listen(!player.microphone));
+    act("sound", () => byId("file").click());
+    act("file", () => this.#open(byId("file").files[0]), "change");
+    for (const id of ["backdrop", "color"]) act(id, () => this.#setBackground(), "input");
+    this.#addPresets();
+    steer(canvas, camera, () => player.changed(), {
+      " ": playPause, i: () => player.setIdle(!performer.idling), m: () => byId("microphone").click(),
+      r: () => byId("record").click(), s: () => this.#savePicture(), "0": () => player.resetView(),
+      Escape: () => player.reset(),
+    });
+    this.#acceptDrops();
+    byId("backdrop").options[0].hidden = player.plate === null;
+    byId("backdrop").value = player.plate === null ? "plain" : "plate";
+    for (const id of ["sound", "microphone"]) byId(id).hidden = !player.speech;
+    byId("record").hidden = !globalThis.MediaRecorder;
+    this.#showState();
   }
 
-  changed() {
-    this.dirty = true;
-    this.shownAt = -Infinity;
-  }
-
-  play() {
-    const { performer, sound } = this;
-    if (!performer.motion) return;
-    if (performer.time >= performer.duration - 1e-3) performer.time = 0;
-    performer.playing = performer.engaged = true;
-    if (sound) {
-      sound.currentTime = performer.time;
-      sound.play().catch(() => { this.sound = null; }); // e.g. refused before the first click
-    }
-    this.#showPlaying();
-  }
-
-  pause() {
-    this.performer.playing = false;
-    this.sound?.pause();
-    this.#showPlaying();
-  }
-
-  /** Go to a moment of the motion, in seconds, and show it. */
-  seek(seconds) {
-    const { performer } = this;
-    performer.time = clamp(finite(seconds), 0, performer.duration);
-    performer.engaged = performer.motion !== null;
-    performer.strength = performer.engaged ? 1 : 0;
-    if (this.sound) this.sound.currentTime = performer.time;
-    this.changed();
-  }
-
-  setIdle(on) {
-    this.performer.idling = Boolean(on);
-    press("idle", this.performer.idling);
-    this.changed();
-  }
-
-  setView({ azimuth, elevation, zoom, background }) {
-    const { camera } = this;
-    camera.orbit(finite(azimuth ?? camera.azimuth), finite(elevation ?? camera.elevation));
-    if (zoom !== undefined) camera.zoomBy(finite(zoom) / camera.zoom);
-    if (background !== undefined) camera.plate = Boolean(background) && this.plate !== null;
-    press("background", camera.plate);
-    this.changed();
-  }
-
-  /** Everything as at the start: rest pose, original view, nothing playing. */
-  reset() {
-    this.pause();
-    this.seek(0);
-    this.performer.engaged = false;
-    this.performer.strength = 0;
-    this.performer.reset();
-    this.camera.reset();
-    this.changed();
-  }
-
-  snapshot(width = this.camera.width, height = this.camera.height) {
-    const face = this.#face();
-    return { width, height, data: this.splats.pixels(this.camera.view(face, width, height)) };
-  }
-
-  gaussians() {
-    return this.splats.centers(this.camera.view(this.#face(), this.camera.width, this.camera.height));
-  }
-
-  /** Frames drawn and milliseconds spent sorting since the start. */
-  statistics() {
-    const { pictures, sorting } = this.splats;
-    return { gaussians: this.head.count, frames: pictures, sorting };
-  }
-
-  /** The face now, with the head's geometry brought up to it. */
-  #face() {
-    const face = this.performer.face();
-    const key = `${face.weights.join()};${face.gaze.join()}`;
-    if (key !== this.faceKey) {
-      this.faceKey = key;
-      this.head.move(face.weights, face.gaze);
-      this.splats.headChanged();
-    }
-    return face;
-  }
-
-  #tick(before, now) {
-    const seconds = (now - before) / 1000;
-    this.#keepTime(Math.min(seconds, 0.1));
-    const moving = this.performer.advance(Math.min(seconds, 0.1));
-    const reordered = !this.lost && this.splats.catchUp();
-    if (moving || this.dirty || reordered) this.#draw(now);
-    if (moving) this.#adapt(seconds);
-    requestAnimationFrame((next) => this.#tick(now, next));
-  }
-
-  #keepTime(seconds) {
-    const { performer, sound } = this;
-    if (!performer.playing) return;
-    performer.time = sound && !sound.paused ? sound.currentTime : performer.time + seconds;
-    if (performer.time < performer.duration) return;
-    this.pause();
-    performer.engaged = false;
-  }
-
-  #draw(now) {
-    if (this.lost) return;
-    const face = this.#face();
-    this.splats.draw(this.camera.view(face, this.canvas.width, this.canvas.height));
-    this.dirty = false;
-    if (now - this.shownAt > 100) { // the numbers need not flicker with every frame
-      this.shownAt = now;
-      this.panel.show(face);
-      this.#showTime();
+  async #try(action) {
+    try {
+      this.tell("");
+      await action();
+    } catch (error) {
+      this.tell(error.message);
     }
   }
 
-  /** Halve the resolution step by step where frames take long. */
-  #adapt(seconds) {
-    this.slow = (this.slow ?? 0) * 0.95 + (seconds > 0.05 ? 0.05 : 0);
-    if (this.slow < 0.6 || this.detail <= 0.5) return;
-    this.slow = 0;
-    this.detail *= 0.7;
-    this.#resize();
+  /** Say something to the person, without taking the picture away. */
+  tell(text) {
+    byId("note").textContent = text;
+    byId("note").hidden = !text;
   }
 
-  /** The largest canvas of the camera's shape that fits. */
-  #resize() {
-    const frame = document.getElementById("frame"), { camera, canvas } = this;
-    const scale = Math.min(frame.clientWidth / camera.width, frame.clientHeight / camera.height);
-    const [width, height] = [camera.width * scale, camera.height * scale].map(Math.floor);
-    if (width < 1 || height < 1) return;
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-    const dense = Math.min(devicePixelRatio, 2) * this.detail;
-    canvas.width = Math.max(1, Math.round(width * dense));
-    canvas.height = Math.max(1, Math.round(height * dense));
-    this.changed();
+  async #open(file) {
+    byId("file").value = "";
+    if (!file) return;
+    if (!/\.json$/i.test(file.name)) return this.player.speak(file);
+    let motion;
+    try {
+      motion = JSON.parse(await file.text());
+    } catch {
+      throw new ViewerError(`${file.name} is not a motion; choose one of avatar3d motion convert.`);
+    }
+    return this.player.playMotion(motion);
   }
 
-  #connect() {
-    const { performer, camera, canvas } = this;
-    const on = (id, name, action) => document.getElementById(id).addEventListener(name, action);
-    const playPause = () => (performer.playing ? this.pause() : this.play());
-    on("play", "click", playPause);
-    on("seek", "input", (event) => this.seek(event.target.value));
-    on("idle", "click", () => this.setIdle(!performer.idling));
-    on("background", "click", () => this.setView({ background: !camera.plate }));
-    on("view", "click", () => { camera.reset(); this.changed(); });
-    on("reset", "click", () => this.reset());
-    steer(canvas, camera, () => this.changed(), playPause);
-    canvas.addEventListener("webglcontextlost", (event) => {
+  async #savePicture() {
+    const { width, height } = this.player.canvas;
+    save(await this.player.picture(width, height), `${this.name}.png`);
+  }
+
+  async #record() {
+    if (!this.player.recorder) return this.player.record();
+    const film = await this.player.stopRecording();
+    if (film) save(film, `${this.name}.${film.type.includes("mp4") ? "mp4" : "webm"}`);
+  }
+
+  #setBackground() {
+    const kind = byId("backdrop").value;
+    byId("color").hidden = kind !== "color";
+    this.player.canvas.classList.toggle("checked", kind === "transparent");
+    this.player.setView({
+      background: { plate: true, plain: false, color: byId("color").value }[kind] ?? kind,
+    });
+  }
+
+  #addPresets() {
+    const names = this.player.performer.names;
+    for (const [title, weights] of Object.entries(PRESETS)) {
+      const button = element("button", { type: "button", textContent: title });
+      button.addEventListener("click", () => {
+        const all = Object.fromEntries(names.map((name) => [name, null]));
+        for (const [name, value] of Object.entries(weights)) {
+          const sides = [name, `${name}Left`, `${name}Right`].filter((n) => names.includes(n));
+          for (const side of sides) all[side] = value;
+        }
+        this.player.setExpression(all);
+      });
+      byId("presets").append(button);
+    }
+  }
+
+  #acceptDrops() {
+    addEventListener("dragover", (event) => {
       event.preventDefault();
-      this.lost = true;
+      document.body.classList.add("dropping");
     });
-    canvas.addEventListener("webglcontextrestored", () => {
-      this.splats = new Splats(canvas, this.head, this.plate);
-      this.lost = false;
-      this.changed();
+    addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) document.body.classList.remove("dropping");
     });
-    document.getElementById("background").hidden = this.plate === null;
-    for (const id of ["play", "clock"]) document.getElementById(id).hidden = !performer.motion;
-    document.querySelector(".seek").hidden = !performer.motion;
-    const seek = document.getElementById("seek");
-    seek.max = performer.duration;
+    addEventListener("drop", (event) => {
+      event.preventDefault();
+      document.body.classList.remove("dropping");
+      this.#try(() => this.#open(event.dataTransfer.files[0]));
+    });
   }
 
-  #showTime() {
-    const { time } = this.performer;
-    document.getElementById("seek").value = time;
+  #showFace(face) {
+    this.panel.show(face);
+    const { time } = this.player.performer;
+    byId("seek").value = time;
     const seconds = String(Math.floor(time % 60)).padStart(2, "0");
-    document.getElementById("clock").textContent = `${Math.floor(time / 60)}:${seconds}`;
+    byId("clock").textContent = `${Math.floor(time / 60)}:${seconds}`;
   }
 
-  #showPlaying() {
-    const { playing } = this.performer;
-    document.getElementById("play").textContent = playing ? "Pause" : "Play";
-    press("play", playing);
-    this.changed();
+  #showState() {
+    const { performer, microphone, recorder } = this.player;
+    byId("play").textContent = performer.playing ? "Pause" : "Play";
+    byId("record").textContent = recorder ? "Stop filming" : "Film";
+    press("play", performer.playing);
+    press("idle", performer.idling);
+    press("microphone", microphone !== null);
+    press("record", recorder !== null);
+    for (const id of ["play", "clock", "seek-label"]) byId(id).hidden = !performer.motion;
+    byId("seek").max = performer.duration;
   }
+}
+
+/** @param {string} id @returns {any} */
+function byId(id) {
+  return document.getElementById(id);
 }
 
 function press(id, on) {
-  document.getElementById(id).setAttribute("aria-pressed", String(on));
+  byId(id).setAttribute("aria-pressed", String(on));
+}
+
+/** Hand a file to the person. */
+function save(blob, name) {
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 async function start() {
-  const message = document.getElementById("message");
+  const message = byId("message");
   try {
-    const { header, arrays } = await loadPayload();
-    const picture = embeddedBlob("avatar-plate");
-    const plate = picture && await createImageBitmap(picture, { colorSpaceConversion: "none" });
-    const voice = embeddedBlob("avatar-sound");
-    const sound = voice && new Audio(URL.createObjectURL(voice));
-    for (const id of ["panel", "bar", "badge"]) document.getElementById(id).hidden = false;
-    const viewer = new Viewer(header, arrays, plate, sound);
+    const content = await contentOfPage();
+    for (const id of ["panel", "bar", "badge"]) byId(id).hidden = false;
+    const player = new Player(byId("frame"), byId("canvas"), content);
+    new Page(player, content);
     message.hidden = true;
-    return viewer;
+    return player;
   } catch (error) {
     message.setAttribute("role", "alert");
     message.textContent = error instanceof ViewerError ? error.message
@@ -243,17 +201,8 @@ async function start() {
 }
 
 const started = start();
-window.avatar3d = {
+/** @type {any} */ (window).avatar3d = {
   ready: started.then(() => undefined),
-  setExpression: async (names, value) => {
-    const viewer = await started;
-    const values = typeof names === "string" ? { [names]: value } : names;
-    for (const [name, weight] of Object.entries(values)) viewer.performer.setExpression(name, weight);
-    viewer.changed();
-  },
-  setPose: async (angles) => { const v = await started; v.performer.setPose(angles); v.changed(); },
-  setGaze: async (angles) => { const v = await started; v.performer.setGaze(angles); v.changed(); },
+  ...Object.fromEntries(METHODS.map((name) =>
+    [name, async (...parameters) => (await started)[name](...parameters)])),
 };
-for (const name of ["setView", "setIdle", "play", "pause", "seek", "reset", "snapshot", "gaussians", "statistics"]) {
-  window.avatar3d[name] = async (...parameters) => (await started)[name](...parameters);
-}
