@@ -1,11 +1,20 @@
 """From the densities and colours of samples to those of rays."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from avatar3d.kernels import radiance_reference as reference
-from avatar3d.kernels._backend import Backend, check_devices, check_tensor
+from avatar3d.kernels._backend import (
+    Backend,
+    arrays,
+    check_devices,
+    check_tensor,
+    native,
+    use_native,
+)
+from avatar3d.kernels.operators import operator
 from avatar3d.kernels.raymarch import Samples
 
 __all__ = ["Composited", "composite"]
@@ -68,7 +77,54 @@ def composite(
         extra = density.new_empty(n, 0)
     check_tensor("extra", extra, (n, None), float32=False, form=f"({n}, C)")
     check_devices(density=density, color=color, extra=extra, t=samples.t)
-    out = Composited(
-        *reference.composite(density, color, extra, samples.t, samples.dt, samples.offsets)
-    )
+    tensors = (density, color, extra, samples.t, samples.dt, samples.offsets)
+    fast = density.device.type == "cpu" and density.dtype == torch.float32
+    if fast and use_native(backend):
+        return Composited(*_composite(*tensors))
+    out = Composited(*reference.composite(*tensors))
     return out._replace(weights=out.weights.detach())
+
+
+@operator("composite")
+def _composite(
+    density: Tensor, color: Tensor, extra: Tensor, t: Tensor, dt: Tensor, offsets: Tensor
+) -> list[Tensor]:
+    rays, channels = len(offsets) - 1, extra.shape[1]
+    sizes = ((rays, 3), (rays,), (rays,), (rays,), (rays, channels), (len(t),))
+    out = [torch.empty(size) for size in sizes]
+    native().composite(*arrays([density, color, extra, t, dt, offsets, *out]))
+    return out
+
+
+@_composite.register_fake
+def _(
+    density: Tensor, color: Tensor, extra: Tensor, t: Tensor, dt: Tensor, offsets: Tensor
+) -> list[Tensor]:
+    rays, channels = len(offsets) - 1, extra.shape[1]
+    sizes = ((rays, 3), (rays,), (rays,), (rays,), (rays, channels), (len(t),))
+    return [density.new_empty(size) for size in sizes]
+
+
+@operator("composite_backward")
+def _composite_backward(inputs: list[Tensor], v_outputs: list[Tensor]) -> list[Tensor]:
+    """Gradients at density, color and extra."""
+    grads = [torch.empty(v.shape) for v in inputs[:3]]
+    native().composite_backward(*arrays([*inputs, *v_outputs, *grads]))
+    return grads
+
+
+@_composite_backward.register_fake
+def _(inputs: list[Tensor], v_outputs: list[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(v) for v in inputs[:3]]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, v_outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
+    *wanted, _ = v_outputs  # the weights are constants
+    return (*_composite_backward(list(ctx.saved_tensors), wanted), None, None, None)
+
+
+_composite.register_autograd(_backward, setup_context=_setup_context)

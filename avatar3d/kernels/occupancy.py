@@ -1,12 +1,13 @@
 """Which cells of a volume hold anything: a bitfield, and the densities that it comes from."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from avatar3d.kernels import radiance_reference as reference
-from avatar3d.kernels._backend import Backend, check_tensor
+from avatar3d.kernels._backend import Backend, arrays, check_tensor, native, use_native
 from avatar3d.kernels.warp import WarpGrid, check_box
 
 __all__ = ["Occupancy", "posed_mask"]
@@ -53,6 +54,11 @@ class Occupancy:
     def cells(self) -> Tensor:
         """(R, R, R) bool in z, y, x."""
         return reference.unpack_bits(self.bits, self.resolution)
+
+    def arrays(self) -> Any:
+        """As the native module takes it."""
+        box, bits = arrays([self.box, self.bits])
+        return native().Volume(box, self.resolution, bits)
 
     def points(self, cells: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(n, 3) a random point of each cell, or its centre without a generator; metres.
@@ -109,6 +115,10 @@ def posed_mask(occupancy: Occupancy, warp: WarpGrid, *, backend: Backend = "auto
     Returns:
         (F, R^3 / 8) uint8, packed as `Occupancy.bits`.
     """
+    if occupancy.bits.device.type == "cpu" and use_native(backend, occupancy.bits):
+        mask = torch.empty(len(warp), len(occupancy.bits), dtype=torch.uint8)
+        native().posed_mask(occupancy.arrays(), warp.arrays(), *arrays([mask]))
+        return mask
     return reference.posed_mask(
         occupancy.box, occupancy.resolution, occupancy.bits, warp.lattices()
     )

@@ -3,6 +3,7 @@
 See `warp`, `occupancy`, `raymarch` and `composite` for what these compute.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -12,17 +13,22 @@ __all__ = [
     "STOP_TRANSMITTANCE",
     "bit_set",
     "composite",
+    "displace",
     "displacement",
+    "invert",
     "march",
     "near_far",
+    "node_places",
     "pack_bits",
     "posed_mask",
     "unpack_bits",
-    "unwarp",
     "warp_nodes",
 ]
 
 STOP_TRANSMITTANCE = 1e-4
+_EVALUATIONS = 10  # of a warp, to invert it, as in cuda/include/avatar3d/warp.h
+_TOLERANCE = 2e-5  # metres
+_MARGIN = 0.25  # cells around what a warp moves, for what interpolation makes of the inverse
 _STEPS_AT_ONCE = 1 << 22  # of rays that are marched together
 
 
@@ -57,20 +63,58 @@ def displacement(
     return torch.where(inside[:, None], total, 0) if fades else total
 
 
-def unwarp(
-    points: Tensor,
-    frames: Tensor,
-    lattices: list[tuple[Tensor, Tensor]],
-    iterations: int,
-) -> Tensor:
-    """(N, 3) canonical points c <- x - u(c), starting at x; the first lattice is the coarse one."""
-    found = points
-    for _ in range(iterations):
-        moved = torch.zeros_like(points)
-        for i, (box, nodes) in enumerate(lattices):
-            moved = moved + displacement(found, frames, box, nodes, fades=i > 0)
-        found = points - moved
-    return found
+def invert(lattices: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Nodes, in the same places, of the displacements that take posed points back."""
+    inverse: list[Tensor] = []
+    for i, (box, nodes) in enumerate(lattices):
+        frames, *sizes, _ = nodes.shape
+        points = node_places(box, sizes).to(nodes)
+        every = torch.arange(frames, device=nodes.device)
+        which = every.repeat_interleave(len(points))
+        points = points.repeat(frames, 1)
+        back = search(points, which, lattices) - points
+        if i:
+            back = back - displacement(points, which, lattices[0][0], inverse[0], fades=False)
+        back = back.view(frames, *sizes, 3)
+        if i:  # without a step at the border
+            inner = torch.zeros_like(back)
+            inside = (slice(None), *[slice(1, -1)] * 3)
+            inner[inside] = back[inside]
+            back = inner
+        inverse.append(torch.nn.functional.pad(back, (0, 1)))
+    return inverse
+
+
+def search(x: Tensor, frames: Tensor, lattices: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The c with c + u(c) = x, by fixed point iteration with Aitken's relaxation."""
+    c, before = x.clone(), torch.zeros_like(x)
+    pace = x.new_ones(len(x), 1)
+    for i in range(_EVALUATIONS):
+        r = x - displace(c, frames, lattices)
+        if i:
+            change = r - before
+            along = (before * change).sum(-1, keepdim=True)
+            pace = -pace * along / (change * change).sum(-1, keepdim=True).clamp(min=1e-20)
+            pace = pace.clamp(0.1, 1)
+        away = (r * r).sum(-1, keepdim=True) > _TOLERANCE**2
+        c, before = c + torch.where(away, pace * r, 0), r
+    return c
+
+
+def displace(points: Tensor, frames: Tensor, lattices: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """(N, 3) points plus their displacement; the first lattice is the coarse one."""
+    parts = [
+        displacement(points, frames, box, nodes, fades=i > 0)
+        for i, (box, nodes) in enumerate(lattices)
+    ]
+    return points + sum(parts)
+
+
+def node_places(box: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(D H W, 3) of the nodes of a lattice, sizes in z y x."""
+    axes = [torch.linspace(0, 1, n, dtype=box.dtype, device=box.device) for n in sizes]
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    return box[0] + torch.stack([x, y, z], -1).reshape(-1, 3) * (box[1] - box[0])
 
 
 def warp_nodes(offsets: Tensor, columns: Tensor, weights: Tensor, displacements: Tensor) -> Tensor:
@@ -139,11 +183,9 @@ def posed_mask(
     points = (box[0] + (cells[:, None] + corners) * size).reshape(-1, 3)
     for frame in range(frames):
         which = torch.full((len(points),), frame, dtype=torch.int32, device=device)
-        moved = points.clone()
-        for i, (lattice_box, nodes) in enumerate(lattices):
-            moved += displacement(points, which, lattice_box, nodes, fades=i > 0)
+        moved = displace(points, which, lattices)
         place = ((moved - box[0]) / size).view(-1, 8, 3)
-        low, high = place.amin(1), place.amax(1)
+        low, high = place.amin(1) - _MARGIN, place.amax(1) + _MARGIN
         first = low.floor().long().clamp(0, resolution)
         last = high.floor().long().clamp(-1, resolution - 1)
         for (x0, y0, z0), (x1, y1, z1) in zip(first.tolist(), last.tolist(), strict=True):
@@ -173,8 +215,7 @@ def march(
     origins: Tensor,
     directions: Tensor,
     frames: Tensor,
-    lattices: list[tuple[Tensor, Tensor]],
-    iterations: int,
+    inverse: list[tuple[Tensor, Tensor]],
     box: Tensor,
     resolution: int,
     bits: Tensor,
@@ -194,18 +235,18 @@ def march(
     for first in range(0, len(near), rays_at_once):
         rays = slice(first, first + rays_at_once)
         t = near[rays, None] + (steps + shift[rays, None]) * step
-        use = t < far[rays, None]
+        use = t <= far[rays, None]
         if limits is not None:
             use &= (t >= limits[0][rays, None]) & (t <= limits[1][rays, None])
         ray, at = use.nonzero(as_tuple=True)
         t, ray = t[ray, at], ray + first
         points = origins[ray] + t[:, None] * directions[ray]
         frame = frames[ray]
-        if lattices:
+        if inverse:
             if mask is not None:
                 reached = bit_set(points, box, resolution, mask, frame)
                 points, t, ray, frame = (v[reached] for v in (points, t, ray, frame))
-            points = unwarp(points, frame, lattices, iterations)
+            points = displace(points, frame, inverse)
         hit = bit_set(points, box, resolution, bits)
         parts.append((points[hit], t[hit], ray[hit].int()))
     if not parts:

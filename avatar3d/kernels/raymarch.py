@@ -1,16 +1,25 @@
 """Samples along rays, in the occupied part of a volume."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from avatar3d.kernels import radiance_reference as reference
-from avatar3d.kernels._backend import Backend, check_devices, check_tensor
+from avatar3d.kernels._backend import (
+    Backend,
+    arrays,
+    check_devices,
+    check_tensor,
+    native,
+    use_native,
+)
 from avatar3d.kernels.occupancy import Occupancy
-from avatar3d.kernels.warp import ITERATIONS, WarpGrid, check_box, check_frames
+from avatar3d.kernels.warp import WarpGrid, check_box, check_frames
 
 __all__ = ["Samples", "march", "near_far"]
+
+_MOST_STEPS = 4000  # of a ray; cuda/cpu makes room for so many
 
 
 @dataclass(frozen=True)
@@ -108,18 +117,69 @@ def march(
         origins=origins, directions=directions, frames=frames, occupancy=occupancy.bits,
         jitter=jitter, mask=mask,
     )  # fmt: skip
+    sides = occupancy.box[1] - occupancy.box[0]
+    if float(sides.norm()) > _MOST_STEPS * step:
+        raise ValueError(f"step is {step}, too small for a box of {sides.tolist()} metres.")
     with torch.no_grad():
-        points, t, ray, marched = reference.march(
-            origins, directions, frames, [] if warp is None else warp.lattices(), ITERATIONS,
-            occupancy.box.to(origins), occupancy.resolution, occupancy.bits, mask, float(step),
-            jitter, limits, max_samples,
+        fast = origins.device.type == "cpu" and origins.dtype == torch.float32
+        run = _march_natively if fast and use_native(backend) else _march_in_torch
+        samples = run(
+            origins, directions, frames, warp, occupancy, float(step), jitter, limits, mask,
+            max_samples,
         )  # fmt: skip
-        counts = torch.bincount(ray.long(), minlength=rays)
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
     if torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad):
-        i = ray.long()
-        points = points + (origins - origins.detach())[i]
-        points = points + t[:, None] * (directions - directions.detach())[i]
+        i = samples.rays.long()
+        points = samples.points + (origins - origins.detach())[i]
+        points = points + samples.t[:, None] * (directions - directions.detach())[i]
+        return replace(samples, points=points)
+    return samples
+
+
+def _march_natively(
+    origins: Tensor,
+    directions: Tensor,
+    frames: Tensor,
+    warp: WarpGrid | None,
+    occupancy: Occupancy,
+    step: float,
+    jitter: Tensor | None,
+    limits: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+    max_samples: int,
+) -> Samples:
+    first, last = (None, None) if limits is None else limits
+    o, d, f, m, j, a, b = arrays([origins, directions, frames, mask, jitter, first, last])
+    inverse = None if warp is None else warp.inverse.arrays()
+    marched = native().Marched(o, d, f, inverse, occupancy.arrays(), m, step, j, a, b)
+    if marched.count() > max_samples:
+        marched.limit(max_samples)
+    n = marched.count()
+    points, t, dt = torch.empty(n, 3), torch.empty(n), torch.empty(n)
+    offsets = torch.empty(len(origins) + 1, dtype=torch.int32)
+    rays = torch.empty(n, dtype=torch.int32)
+    marched.fill(*arrays([points, t, dt, offsets, rays]))
+    return Samples(points, t, dt, offsets, rays, marched.marched())
+
+
+def _march_in_torch(
+    origins: Tensor,
+    directions: Tensor,
+    frames: Tensor,
+    warp: WarpGrid | None,
+    occupancy: Occupancy,
+    step: float,
+    jitter: Tensor | None,
+    limits: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+    max_samples: int,
+) -> Samples:
+    points, t, ray, marched = reference.march(
+        origins, directions, frames, [] if warp is None else warp.inverse.lattices(),
+        occupancy.box.to(origins), occupancy.resolution, occupancy.bits, mask, step, jitter,
+        limits, max_samples,
+    )  # fmt: skip
+    counts = torch.bincount(ray.long(), minlength=len(origins))
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
     return Samples(points, t, torch.full_like(t, step), offsets, ray, marched)
 
 

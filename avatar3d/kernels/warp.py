@@ -1,17 +1,16 @@
 """Displacements on two nested lattices, which take canonical points to posed ones and back."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from avatar3d.kernels import radiance_reference as reference
-from avatar3d.kernels._backend import Backend, check_tensor
+from avatar3d.kernels._backend import Backend, arrays, check_tensor, native, use_native
 
-__all__ = ["ITERATIONS", "NodeWeights", "WarpGrid", "WarpLattice", "unwarp", "warp", "warp_nodes"]
-
-ITERATIONS = 3
-"""Of the fixed point that inverts a warp."""
+__all__ = ["NodeWeights", "WarpGrid", "WarpLattice", "unwarp", "warp", "warp_nodes"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class NodeWeights:
             raise ValueError(f"offsets must grow from 0 to the number of entries, {entries}.")
         if entries and int(self.columns.min()) < 0:
             raise ValueError("columns has a negative index.")
+
+    @cached_property
+    def width(self) -> int:
+        """How many vertices there must be at least."""
+        return int(self.columns.max()) + 1 if len(self.columns) else 0
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,13 @@ class WarpLattice:
 
     def nodes(self) -> Tensor:
         """(nodes, 3) positions of the coarse nodes, metres."""
-        return _positions(self.box, self.shape)
+        return reference.node_places(self.box, self.shape)
 
     def fine_nodes(self) -> Tensor:
         """(fine nodes, 3) positions of the fine nodes, metres."""
         if self.fine_box is None or self.fine_shape is None:
             raise ValueError("this lattice has no fine one.")
-        return _positions(self.fine_box, self.fine_shape)
+        return reference.node_places(self.fine_box, self.fine_shape)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class WarpGrid:
     """The displacement u(c) of canonical points, metres, for F frames.
 
     u is trilinear in the coarse nodes, those of the nearest point outside of the box, plus
-    trilinear in the fine nodes inside of the fine box.
+    trilinear in the fine nodes inside of the fine box. Do not change the nodes once it is made.
 
     Attributes:
         box: (2, 3); coarse: (F, D, H, W, 4), x y z and a number that is not used.
@@ -118,6 +122,30 @@ class WarpGrid:
             return coarse
         return [*coarse, (self.fine_box, self.fine)]
 
+    @cached_property
+    def inverse(self) -> "WarpGrid":
+        """What takes posed points back: lattices in the same places, found once for all frames.
+
+        For the place x of each node, the c with c + u(c) = x by fixed point iteration, relaxed by
+        Aitken's rule: it also arrives where u grows by more than a metre a metre, as between lips
+        that part. In between, the inverse is interpolated.
+        """
+        with torch.no_grad():
+            if use_native("auto", self.coarse) and self.coarse.device.type == "cpu":
+                nodes = [torch.empty_like(n) for _, n in self.lattices()]
+                result = self._like(nodes)
+                native().invert_warp(self.arrays(), result.arrays())
+                return result
+            return self._like(reference.invert(self.lattices()))
+
+    def arrays(self) -> Any:
+        """As the native module takes it."""
+        return native().Warp(*arrays([self.box, self.coarse, self.fine_box, self.fine]))
+
+    def _like(self, nodes: list[Tensor]) -> "WarpGrid":
+        fine = nodes[1] if len(nodes) > 1 else None
+        return WarpGrid(self.box, nodes[0], self.fine_box, fine)
+
 
 def warp_nodes(
     lattice: WarpLattice, displacements: Tensor, *, backend: Backend = "auto"
@@ -131,20 +159,15 @@ def warp_nodes(
         ValueError: a shape or dtype is wrong, or there are too few vertices.
     """
     check_tensor("displacements", displacements, (None, None, 3), float32=False, form="(F, V, 3)")
-    frames = len(displacements)
-    coarse = _padded(_products(lattice.weights, displacements), lattice.shape)
-    fine = None
-    if lattice.fine_weights is not None and lattice.fine_shape is not None:
-        points = lattice.fine_nodes().to(displacements).repeat(frames, 1)
-        which = torch.arange(frames, device=points.device).repeat_interleave(
-            len(points) // max(frames, 1)
-        )
-        there = reference.displacement(points, which, lattice.box, coarse, fades=False)
-        lacking = _products(lattice.fine_weights, displacements) - there.view(frames, -1, 3)
-        if lattice.fine_taper is not None:
-            lacking = lacking * lattice.fine_taper[:, None]
-        fine = _padded(lacking, lattice.fine_shape)
-    return WarpGrid(lattice.box, coarse, None if fine is None else lattice.fine_box, fine)
+    coarse = _nodes(lattice.box, lattice.shape, lattice.weights, displacements, None, None, backend)
+    grid = WarpGrid(lattice.box.to(displacements), coarse)
+    if lattice.fine_weights is None or lattice.fine_shape is None or lattice.fine_box is None:
+        return grid
+    fine = _nodes(
+        lattice.fine_box, lattice.fine_shape, lattice.fine_weights, displacements,
+        lattice.fine_taper, grid, backend,
+    )  # fmt: skip
+    return WarpGrid(grid.box, coarse, lattice.fine_box.to(displacements), fine)
 
 
 def warp(points: Tensor, frames: Tensor, grid: WarpGrid) -> Tensor:
@@ -154,23 +177,23 @@ def warp(points: Tensor, frames: Tensor, grid: WarpGrid) -> Tensor:
         points: (N, 3) metres; frames: (N,) int32.
     """
     _check(points, frames, grid)
-    moved = points
-    for i, (box, nodes) in enumerate(grid.lattices()):
-        moved = moved + reference.displacement(points, frames, box, nodes, fades=i > 0)
-    return moved
+    return reference.displace(points, frames, grid.lattices())
 
 
 def unwarp(points: Tensor, frames: Tensor, grid: WarpGrid, *, backend: Backend = "auto") -> Tensor:
-    """(N, 3) canonical points of posed ones, by the fixed point c <- x - u(c), ITERATIONS times.
-
-    Where |grad u| <= 1/4, the error is below 2 % of the displacement. Not differentiable.
+    """(N, 3) canonical points of posed ones, by `WarpGrid.inverse`. Not differentiable.
 
     Args:
         points: (N, 3) metres, head frame; frames: (N,) int32.
     """
     _check(points, frames, grid)
+    inverse = grid.inverse
     with torch.no_grad():
-        return reference.unwarp(points, frames, grid.lattices(), ITERATIONS)
+        if points.device.type == "cpu" and use_native(backend, points):
+            out = torch.empty(points.shape)
+            native().displace(inverse.arrays(), *arrays([points, frames, out]))
+            return out
+        return reference.displace(points, frames, inverse.lattices())
 
 
 def check_box(name: str, box: Tensor) -> None:
@@ -195,22 +218,41 @@ def check_frames(frames: Tensor, rows: int, count: int) -> None:
         raise ValueError(f"frames has numbers outside of [0, {count}), the frames of the warp.")
 
 
-def _positions(box: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    axes = [torch.linspace(0, 1, n, dtype=box.dtype, device=box.device) for n in shape]
-    z, y, x = torch.meshgrid(*axes, indexing="ij")
-    return box[0] + torch.stack([x, y, z], -1).reshape(-1, 3) * (box[1] - box[0])
-
-
-def _products(weights: NodeWeights, displacements: Tensor) -> Tensor:
-    needed = int(weights.columns.max()) + 1 if len(weights.columns) else 0
-    if displacements.shape[1] < needed:
+def _nodes(
+    box: Tensor,
+    shape: tuple[int, int, int],
+    weights: NodeWeights,
+    displacements: Tensor,
+    taper: Tensor | None,
+    coarse: WarpGrid | None,
+    backend: Backend,
+) -> Tensor:
+    """(F, D, H, W, 4) taper * (weights @ displacements - the coarse lattice's values)."""
+    if len(weights.offsets) - 1 != shape[0] * shape[1] * shape[2]:
+        raise ValueError(f"{len(weights.offsets) - 1} rows of weights for {shape} nodes.")
+    if displacements.shape[1] < weights.width:
         raise ValueError(
-            f"displacements has {displacements.shape[1]} vertices, but columns go to {needed - 1}."
+            f"displacements has {displacements.shape[1]} vertices, but columns go to "
+            f"{weights.width - 1}."
         )
-    return reference.warp_nodes(
+    frames = len(displacements)
+    of_the_cpu = displacements.device.type == "cpu" and displacements.dtype == torch.float32
+    if of_the_cpu and not displacements.requires_grad and use_native(backend):
+        out = torch.empty(frames, *shape, 4)
+        below = (None, None) if coarse is None else (coarse.box, coarse.coarse)
+        native().warp_nodes(*arrays([
+            box, weights.offsets, weights.columns, weights.weights, displacements, taper, *below,
+            out,
+        ]))  # fmt: skip
+        return out
+    values = reference.warp_nodes(
         weights.offsets, weights.columns, weights.weights.to(displacements), displacements
     )
-
-
-def _padded(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    return torch.nn.functional.pad(values, (0, 1)).view(len(values), *shape, 4)
+    if coarse is not None:
+        points = reference.node_places(box, shape).to(displacements).repeat(frames, 1)
+        which = torch.arange(frames, device=points.device).repeat_interleave(values.shape[1])
+        there = reference.displacement(points, which, coarse.box, coarse.coarse, fades=False)
+        values = values - there.view(values.shape)
+    if taper is not None:
+        values = values * taper[:, None]
+    return torch.nn.functional.pad(values, (0, 1)).view(frames, *shape, 4)

@@ -5,9 +5,11 @@
 
 #include "adam.h"
 #include "bind.h"
+#include "composite_rays.h"
 #include "detail.h"
 #include "guided_filter.h"
 #include "hash_grid_backward.h"
+#include "march.h"
 #include "mesh.h"
 #include "mlp_backward.h"
 #include "normal_equations.h"
@@ -16,6 +18,7 @@
 #include "raster_backward.h"
 #include "sparse_adam.h"
 #include "ssim_loss.h"
+#include "warp_field.h"
 
 namespace avatar3d {
 
@@ -31,6 +34,8 @@ namespace avatar3d {
 #endif
 
 const Kernels* A3D_TABLE() {
+  static const RayKernels rays = {warp_nodes, invert_warp, displace,          posed_mask,
+                                  march,      composite,   composite_backward};
   static const Kernels table = {A3D_NAME,      rasterize,        rasterize_backward,
                                 l1_ssim,       detail,           rasterize_mesh,
                                 bind,          bind_backward,    outer_adamw,
@@ -38,7 +43,7 @@ const Kernels* A3D_TABLE() {
                                 factor_blocks, solve_blocks,     multiply_blocks,
                                 guided_filter, hash_encode,      hash_encode_backward,
                                 mlp_forward,   mlp_backward,     sparse_adam,
-                                spin_fma};
+                                rays,          spin_fma};
   return &table;
 }
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "field_types.h"
+#include "ray_kernels.h"
 
 namespace avatar3d {
 
@@ -227,6 +228,7 @@ struct Kernels {
   void (*mlp_backward)(const MlpInput&, const MlpPoints&, const MlpGradient&, Buffer& scratch,
                        int threads);
   void (*sparse_adam)(const SparseAdam&, int threads);
+  RayKernels rays;
   // for benchmarks; sink holds one float a thread; returns the floating-point operations done
   double (*spin_fma)(int rounds, int threads, float* sink);
 };

@@ -530,6 +530,7 @@ NB_MODULE(_native, m) {
   add_capture_kernels(m);
   add_face_kernels(m);
   add_field_kernels(m);
+  add_ray_kernels(m);
   add_training_kernels(m);
   m.def("fma_rate", &fma_rate);
   m.def("simd_levels", &simd_levels);

@@ -68,6 +68,7 @@ int limited_threads(int threads);  // from 1 to the number that is set
 void add_capture_kernels(nb::module_& m);
 void add_face_kernels(nb::module_& m);
 void add_field_kernels(nb::module_& m);
+void add_ray_kernels(nb::module_& m);
 void add_training_kernels(nb::module_& m);
 
 }  // namespace avatar3d

@@ -1,9 +1,6 @@
 // Kernels of capture: the fit's linear algebra and the filter of mattes. Called by several threads
 // at a time, so they use no more threads than they are told to.
-#include <memory>
-#include <mutex>
-#include <vector>
-
+#include "lease.h"
 #include "module.h"
 
 namespace avatar3d {
@@ -11,38 +8,6 @@ namespace avatar3d {
 namespace {
 
 constexpr size_t kMostUnknowns = 4096;  // of a block
-
-// Memory that stays warm from call to call: fresh pages cost more than some of the work. Never
-// destroyed, as threads may outlive the interpreter's teardown.
-class Lease {
- public:
-  Lease() {
-    std::lock_guard<std::mutex> guard(mutex());
-    if (idle().empty()) {
-      own_ = std::make_unique<Scratch>();
-    } else {
-      own_ = std::move(idle().back());
-      idle().pop_back();
-    }
-  }
-  ~Lease() {
-    std::lock_guard<std::mutex> guard(mutex());
-    if (idle().size() < kKept) idle().push_back(std::move(own_));
-  }
-  Buffer& buffer() const { return own_->buffer; }
-
- private:
-  static constexpr size_t kKept = 16;
-  static std::mutex& mutex() {
-    static std::mutex* m = new std::mutex();
-    return *m;
-  }
-  static std::vector<std::unique_ptr<Scratch>>& idle() {
-    static auto* all = new std::vector<std::unique_ptr<Scratch>>();
-    return *all;
-  }
-  std::unique_ptr<Scratch> own_;
-};
 
 void normal_equations(FloatIn own, FloatIn view, FloatIn basis, FloatIn error, FloatIn strength,
                       IntIn pair, FloatOut H, FloatOut g, int threads) {
