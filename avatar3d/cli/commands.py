@@ -345,7 +345,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="Of an avatar html, web (a folder to embed), glb, ply or png; of a subject glb, "
+            help="Of an avatar html, web (a folder to embed), glb, ply, spz, splat, sog, "
+            "splat-glb, ply-sequence, png, mov or webm (transparent); of a subject glb, "
             "csv (Live Link Face), json or npz; of a motion csv, json or npz. Default by suffix.",
         ),
     ] = None,

@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar3d.errors import UserError
+from avatar3d.export.clouds import (
+    write_neutral_splat,
+    write_neutral_spz,
+    write_ply_sequence,
+    write_sog,
+    write_splat_glb,
+)
+from avatar3d.export.film import write_mov, write_webm
 from avatar3d.export.glb import write_glb
 from avatar3d.export.html import write_html
 from avatar3d.export.ply import write_neutral_ply
@@ -20,13 +28,20 @@ __all__ = ["FORMATS", "export"]
 FORMATS: dict[str, Callable[..., None]] = {
     "glb": write_glb,
     "html": write_html,
+    "mov": write_mov,
     "ply": write_neutral_ply,
+    "ply-sequence": write_ply_sequence,
     "png": write_png_sequence,
+    "sog": write_sog,
+    "splat": write_neutral_splat,
+    "splat-glb": write_splat_glb,
+    "spz": write_neutral_spz,
     "web": write_web,
+    "webm": write_webm,
 }
 """Name of a format to its writer (avatar, path, **options)."""
 
-_MOVING = ("glb", "html", "png", "web")
+_MOVING = ("glb", "html", "mov", "ply-sequence", "png", "web", "webm")
 
 
 def export(
@@ -40,9 +55,13 @@ def export(
         format: default by the suffix of `output`.
             "html": one page that animates the avatar in any browser (`write_html`);
             "web": a folder to embed it in a page of your own (`write_web`);
-            "ply": its neutral pose for splat editors and viewers (`write_neutral_ply`);
+            "ply", "spz", "splat", "sog": its neutral pose for splat editors and viewers
+            (`write_neutral_ply`, `write_neutral_spz`, `write_neutral_splat`, `write_sog`);
+            "splat-glb": the same as glTF with KHR_gaussian_splatting (`write_splat_glb`);
+            "ply-sequence": a folder of a PLY for every frame (`write_ply_sequence`);
             "glb": its mesh with ARKit morph targets for game engines (`write_glb`);
-            "png": a folder of pictures with transparency (`write_png_sequence`).
+            "png": a folder of pictures with transparency (`write_png_sequence`);
+            "mov", "webm": a film with transparency (`write_mov`, `write_webm`).
         options: further arguments of that writer.
 
     Returns:

@@ -26,13 +26,20 @@ class Document:
         self._blocks: list[bytes] = []
         self._size = 0
 
-    def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
+    def add(
+        self,
+        array: np.ndarray,
+        target: int | None = None,
+        bounds: bool = False,
+        normalized: bool = False,
+    ) -> int:
         """Index of a new accessor.
 
         Args:
             array: (N,), (N, 3), (N, 4) or (N, 4, 4); floats are stored in single precision, uint8
                 as it is, other integers as uint32. Matrices are given row by row.
             target: `ARRAY_BUFFER`, `ELEMENT_ARRAY_BUFFER` or nothing.
+            normalized: integers stand for fractions of their largest value.
             bounds: store the smallest and largest values, as positions and key times need.
         """
         kind = "<f4" if array.dtype.kind == "f" else "|u1" if array.dtype == np.uint8 else "<u4"
@@ -49,6 +56,8 @@ class Document:
             "count": len(array),
             "type": _TYPES[array.shape[1:]],
         }
+        if normalized:
+            accessor["normalized"] = True
         if bounds:
             accessor |= {
                 "min": np.atleast_1d(array.min(0)).tolist(),

@@ -1,7 +1,8 @@
 """The neutral head as a Gaussian PLY."""
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from avatar3d.provenance import declared_write, facts_of, slot
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
 
-__all__ = ["write_neutral_ply"]
+__all__ = ["AXES", "encode_avatar_ply", "rotated", "write_neutral_ply"]
 
 AXES = {
     "3dgs": (np.diag([1.0, -1.0, -1.0]), "x to the person's left, y down, z into the face"),
@@ -35,16 +36,20 @@ def write_neutral_ply(
             implementation, which SuperSplat, Unity and Unreal importers and gsplat viewers show
             upright; "head" keeps the head frame, y up like glTF, for three.js and Blender.
     """
+    facts = facts_of(avatar.info)
+    declared_write(path, encode_avatar_ply(canonical_cloud(avatar.state), axes, facts), facts)
+
+
+def encode_avatar_ply(cloud: GaussianCloud, axes: str, facts: Mapping[str, Any]) -> bytes:
+    """`cloud`, given in the head frame, with remarks on its axes and on being synthetic."""
     if axes not in AXES:
         raise UserError(f"Unknown axes {axes!r} for a PLY; choose 3dgs or head.")
     rotation, remark = AXES[axes]
-    cloud = rotated(canonical_cloud(avatar.state), rotation)
-    facts = facts_of(avatar.info)
     remarks = [f"avatar3d: metres, {remark}", "synthetic likeness of a person"]
     remarks += [
         word[i : i + _LINE] for word in slot(facts).split() for i in range(0, len(word), _LINE)
     ]
-    declared_write(path, encode_ply(cloud, remarks), facts)
+    return encode_ply(rotated(cloud, rotation), remarks)
 
 
 def rotated(cloud: GaussianCloud, rotation: np.ndarray) -> GaussianCloud:

@@ -1,6 +1,7 @@
 """A motion as pictures with transparency, for compositing in video editors."""
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from avatar3d.provenance import declare, facts_of
 if TYPE_CHECKING:
     from avatar3d.avatar import SplatAvatar
 
-__all__ = ["write_png_sequence"]
+__all__ = ["transparent_frames", "write_png_sequence"]
 
 
 def write_png_sequence(
@@ -29,18 +30,23 @@ def write_png_sequence(
     from PIL import Image
 
     motion = motion if motion is not None else avatar.idle_motion
+    frames = track(transparent_frames(avatar, motion), "Rendering", len(motion))
+    facts = facts_of(avatar.info)
+    with atomic_folder(path) as folder:
+        for index, frame in enumerate(frames):
+            file = folder / f"{index:06d}.png"
+            Image.fromarray(frame).save(file, compress_level=4)
+            declare(file, facts, path)
+
+
+def transparent_frames(avatar: "SplatAvatar", motion: Motion) -> Iterator[np.ndarray]:
+    """(H, W, 4) uint8 with straight alpha for every frame of a motion."""
     shape = (avatar.camera.height, avatar.camera.width, 3)
     # What lies behind shows in the difference of the same picture on black and on white.
     on_black = avatar.render_motion(motion, background=np.zeros(shape, np.uint8))
     on_white = avatar.render_motion(motion, background=np.full(shape, 255, np.uint8))
-    pairs = zip(on_black, on_white, strict=True)
-    facts = facts_of(avatar.info)
-    with atomic_folder(path) as folder:
-        for index, (black, white) in enumerate(track(pairs, "Rendering", len(motion))):
-            picture = Image.fromarray(straight_alpha(black, white))
-            file = folder / f"{index:06d}.png"
-            picture.save(file, compress_level=4)
-            declare(file, facts, path)
+    for black, white in zip(on_black, on_white, strict=True):
+        yield straight_alpha(black, white)
 
 
 def straight_alpha(black: np.ndarray, white: np.ndarray) -> np.ndarray:
