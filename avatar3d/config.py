@@ -146,7 +146,15 @@ def _walk(schema: type, prefix: str) -> Iterator[Option]:
 
 
 def _field_docs(schema: type) -> dict[str, str]:
-    """The string literal under each field; Python itself throws these away."""
+    """The string literal under each field, inherited ones too; Python itself throws these away."""
+    docs: dict[str, str] = {}
+    for base in schema.__mro__[-2::-1]:
+        if is_dataclass(base):
+            docs |= _own_field_docs(base)
+    return docs
+
+
+def _own_field_docs(schema: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(schema)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     docs = {}

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
-from avatar3d.avatar import SplatState
+from avatar3d.avatar import NerfState, SplatState
+from avatar3d.avatar.nerf.build import FieldSize, initial_field
 from avatar3d.cli import main
 from avatar3d.head import ARKIT_52, HeadModel
 from avatar3d.head.model import PARTS
+from avatar3d.kernels import HashGrid
 
 # Python processes that tests start must import the installed package, as pytest does, and not the
 # source tree they happen to be started in, which has no native kernels.
@@ -142,3 +146,23 @@ def run_here(tmp_path, monkeypatch, capfd) -> Callable[..., subprocess.Completed
         return subprocess.CompletedProcess(sys.argv, stopped.value.code, said.out, said.err)
 
     return command
+
+
+@pytest.fixture
+def small_field(small_state: SplatState) -> NerfState:
+    """A field around the small head that knows nothing yet, and has heard nothing."""
+    frames, rows = 24, len(small_state.expression)
+    rng = np.random.default_rng(11)
+    weights = rng.random((frames, rows)).astype(np.float32) * 0.5
+    tracking: Any = MagicMock(weights=weights, gaze=rng.normal(0, 0.1, (frames, 2, 2)))
+    tracking.__len__.return_value = frames
+    size = FieldSize(
+        grid=HashGrid(levels=4, features=2, log2_size=10, base=4, finest=32),
+        hidden=16,
+        code=4,
+        attention=8,
+        cells=32,
+        step=0.005,
+        spacing=(0.03, 0.02),
+    )
+    return initial_field(small_state, tracking, np.arange(frames), {}, size, rng)

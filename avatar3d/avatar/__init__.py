@@ -2,7 +2,17 @@
 
 from avatar3d.avatar.base import Avatar
 from avatar3d.avatar.file import load
+from avatar3d.avatar.nerf import NerfAvatar, NerfState
+from avatar3d.avatar.posed import PosedAvatar
 from avatar3d.avatar.splat import SplatAvatar
 from avatar3d.avatar.state import SplatState
 
-__all__ = ["Avatar", "SplatAvatar", "SplatState", "load"]
+__all__ = [
+    "Avatar",
+    "NerfAvatar",
+    "NerfState",
+    "PosedAvatar",
+    "SplatAvatar",
+    "SplatState",
+    "load",
+]

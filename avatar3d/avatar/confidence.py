@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from avatar3d.avatar.state import SplatState
+from avatar3d.avatar.rig import HeadArrays
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.motion.motion import Motion
 
 __all__ = ["confidence", "furthest_beyond"]
 
 
-def confidence(state: SplatState, motion: Motion) -> np.ndarray:
+def confidence(state: HeadArrays, motion: Motion) -> np.ndarray:
     """(T,) in [0, 1]: the share of each frame's departure from the mean that was filmed.
 
     1 - sum |x - clamp(x)| / sum |x - mean| over ARKit weights and gaze x, clamped to the range of
@@ -22,7 +22,7 @@ def confidence(state: SplatState, motion: Motion) -> np.ndarray:
     return 1 - beyond / np.maximum(asked, 1e-9)
 
 
-def furthest_beyond(state: SplatState, motion: Motion) -> tuple[str, float, float]:
+def furthest_beyond(state: HeadArrays, motion: Motion) -> tuple[str, float, float]:
     """Name of the ARKit weight that goes furthest past what was filmed, its value, the limit."""
     x, _, low, high = _signal(state, motion)
     excess = np.abs(x - x.clip(low, high))[:, : len(ARKIT_52)]
@@ -32,7 +32,7 @@ def furthest_beyond(state: SplatState, motion: Motion) -> tuple[str, float, floa
 
 
 def _signal(
-    state: SplatState, motion: Motion
+    state: HeadArrays, motion: Motion
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """ARKit weights and gaze (T, 56), and the mean, least and largest of the training frames."""
     count, rows = len(motion), len(state.expression)

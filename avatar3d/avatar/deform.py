@@ -1,12 +1,12 @@
 """From a face's parameters to Gaussians in the camera frame, in torch, differentiable."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar3d.avatar.rig import FaceParameters, HeadRig
 from avatar3d.avatar.state import SplatState
 from avatar3d.geometry import Camera
 from avatar3d.kernels import (
@@ -38,24 +38,6 @@ BASIS_UNITS = (0.0133, 0.0133, 0.0133, 1.0, 1.0, 1.0, 1.0, 0.667, 0.667, 0.667)
 Adam moves every entry at the same rate, but a sensible step is 0.04 mm for a position and 0.002 for
 a colour; in these units one learning rate suits all ten rows.
 """
-
-
-@dataclass
-class FaceParameters:
-    """What the face does in one frame.
-
-    Attributes:
-        weights: (E,) expression weights, residual rows included.
-        gaze: (2, 2) radians, eye x (yaw, pitch).
-        T_camera_head, T_camera_torso: (4, 4).
-        vertices: (V, 3) `SplatRig.head_vertices` of weights and gaze where they are known already.
-    """
-
-    weights: Tensor
-    gaze: Tensor
-    T_camera_head: Tensor
-    T_camera_torso: Tensor
-    vertices: Tensor | None = None
 
 
 class SplatParameters(nn.Module):
@@ -114,48 +96,29 @@ class SplatParameters(nn.Module):
             setattr(state, name, value.cpu().numpy())
 
 
-class SplatRig:
+class SplatRig(HeadRig):
     """The fixed part of a `SplatState`: head geometry and bindings as tensors."""
 
     def __init__(self, state: SplatState, device: str | torch.device = "cpu") -> None:
-        # Copies, because torch aligns its own memory and a matrix product may round differently
-        # on memory that is aligned otherwise; training must resume bit by bit.
+        super().__init__(state, device)
+
         def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.tensor(array, dtype=dtype, device=device)
+            return torch.tensor(array, dtype=dtype, device=device)  # a copy, as in `HeadRig`
 
         bound = int((state.face >= 0).sum())
         if bound and (state.face[:bound] < 0).any():
             raise ValueError("bound Gaussians must come before the torso's")
-        self.vertices = tensor(state.vertices)
-        self.expression = tensor(state.expression).flatten(1)
-        self.eyes = [tensor((state.eye == side).nonzero()[0], torch.long) for side in (1, 2)]
-        self.eye_centers = tensor(state.eye_centers)
         corners = state.faces[state.face[:bound]]
         torso_weight = np.ones(len(state), np.float32)
         torso_weight[:bound] = (state.torso_weight[corners] * state.bary[:bound]).sum(-1)
         self.binding = Binding(
             tensor(corners, torch.int32), tensor(state.bary[:bound]), tensor(torso_weight)
         )
-        self.mean = tensor(state.mean)
-        self.signal_min, self.signal_max = tensor(state.signal_min), tensor(state.signal_max)
         self.limit = float(state.limit)
-
-    def head_vertices(self, weights: Tensor, gaze: Tensor) -> Tensor:
-        """Vertices (..., V, 3) in the head frame for weights (..., E) and gaze (..., 2, 2)."""
-        moved = (weights @ self.expression).unflatten(-1, (-1, 3))
-        vertices = self.vertices + moved
-        for side, indices in enumerate(self.eyes):
-            if len(indices):
-                center = self.eye_centers[side]
-                rest = vertices.index_select(-2, indices) - center
-                turned = rest @ _eye_rotation(gaze[..., side, :]).mT + center
-                vertices = vertices.index_copy(-2, indices, turned)
-        return vertices
 
     def basis_weights(self, parameters: SplatParameters, face: FaceParameters) -> Tensor:
         """Blendshape weights (K,) within +-limit."""
-        signal = torch.cat([face.weights, face.gaze.flatten()])
-        signal = torch.clamp(signal, self.signal_min, self.signal_max)
+        signal = self.signal(face.weights, face.gaze)
         raw = parameters.map @ (signal - self.mean) + parameters.bias
         return self.limit * torch.tanh(raw / self.limit)
 
@@ -234,12 +197,3 @@ def draw_face(
     K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
     size = (camera.width, camera.height)
     return rasterize(*splats, torch.eye(4, device=device), K, *size, background=background)
-
-
-def _eye_rotation(gaze: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) for gaze (..., 2) of yaw, pitch; twin of `head.model.eye_rotation`."""
-    (cy, cp), (sy, sp) = torch.cos(gaze).unbind(-1), torch.sin(gaze).unbind(-1)
-    sp = -sp
-    zero = torch.zeros_like(cy)
-    rows = [cy, sy * sp, sy * cp, zero, cp, -sp, -sy, cy * sp, cy * cp]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))

@@ -2,7 +2,8 @@
 
 Members:
     manifest.json       format, version, units, kind, info, and size and sha256 of the others
-    splats.safetensors  the SplatState, packed as `avatar3d.avatar.packing` says
+    splats.safetensors  the SplatState, packed as `avatar3d.avatar.packing` says; kind "splat"
+    field.safetensors   the NerfState, packed likewise; kind "nerf", from version 3
     motion.safetensors  the idle motion, packed likewise
     driver.safetensors  the audio driver, when there is one
     gamut.safetensors   the colours that further training may use, in 127ths, when they are limited
@@ -28,7 +29,9 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from avatar3d.avatar.gamut import Gamut
+from avatar3d.avatar.nerf import NerfAvatar, NerfState
 from avatar3d.avatar.packing import pack, unpack
+from avatar3d.avatar.posed import PosedAvatar
 from avatar3d.avatar.splat import SplatAvatar
 from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
@@ -39,31 +42,36 @@ from avatar3d.provenance import declared_path, facts_of, slot
 __all__ = ["load", "save"]
 
 FORMAT = "avatar3d.avatar"
-VERSION = 2
+_VERSIONS = {"splat": (1, 2), "nerf": (3,)}
+"""Versions of each kind that can be read; the last one is written."""
+_STATES = {"splat": "splats.safetensors", "nerf": "field.safetensors"}
 _MAX_FILE = 1 << 30  # bytes, inflated; the largest avatar we would ever write is far smaller
 _MAX_GAUSSIANS = 2_000_000
 _PREVIEW = 256  # pixels of the longer side
 _TRACKS = ("expression", "residual", "head_pose", "gaze", "torso_pose")
 
 
-def save(avatar: SplatAvatar, path: str | Path) -> None:
+def save(avatar: PosedAvatar, path: str | Path) -> None:
     """Write `avatar` to `path` in one step."""
-    avatar.state.validate()
+    kind = "nerf" if isinstance(avatar, NerfAvatar) else "splat"
+    state = avatar.state
+    assert isinstance(state, SplatState | NerfState)
+    state.validate()
     members = {
-        "splats.safetensors": save_tensors(_state_arrays(avatar.state)),
+        _STATES[kind]: save_tensors(_state_arrays(state)),
         "motion.safetensors": save_tensors(_motion_arrays(avatar.idle_motion)),
         "preview.png": _png(_preview(avatar)),
     }
     if avatar.driver is not None:
         members["driver.safetensors"] = save_tensors(avatar.driver.arrays())
-    if avatar.gamut is not None:
+    if isinstance(avatar, SplatAvatar) and avatar.gamut is not None:
         members["gamut.safetensors"] = save_tensors(_gamut_arrays(avatar.gamut))
     if avatar.background is not None:
         members["background.png"] = _png(avatar.background)
     manifest = {
         "format": FORMAT,
-        "version": VERSION,
-        "kind": "splat",
+        "version": _VERSIONS[kind][-1],
+        "kind": kind,
         "units": {"length": "m", "angle": "rad", "color": "sRGB"},
         "synthetic": "This file and every picture made from it are synthetic media.",
         "info": avatar.info,
@@ -82,7 +90,7 @@ def save(avatar: SplatAvatar, path: str | Path) -> None:
             archive.writestr(name, data, method)
 
 
-def load(path: str | Path) -> SplatAvatar:
+def load(path: str | Path) -> SplatAvatar | NerfAvatar:
     """Read an avatar file.
 
     Raises:
@@ -113,7 +121,7 @@ def _read_members(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, b
     manifest = json.loads(_read(archive, entries["manifest.json"]))
     if manifest.get("format") != FORMAT:
         raise ValueError("its manifest is not that of an avatar")
-    if manifest.get("version") not in (1, VERSION) or manifest.get("kind") != "splat":
+    if manifest.get("version") not in _VERSIONS.get(manifest.get("kind"), ()):
         raise ValueError(
             f"version {manifest.get('version')} of kind {manifest.get('kind')} needs another "
             "release of avatar3d"
@@ -136,10 +144,11 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         return member.read(entry.file_size)
 
 
-def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
-    state = _unpacked_state(load_tensors(members["splats.safetensors"]))
+def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar | NerfAvatar:
+    arrays = load_tensors(members[_STATES[manifest["kind"]]])
+    state = NerfState(**unpack(arrays)) if manifest["kind"] == "nerf" else _splat_state(arrays)
     state.validate()
-    if len(state) > _MAX_GAUSSIANS:
+    if isinstance(state, SplatState) and len(state) > _MAX_GAUSSIANS:
         raise ValueError(f"{len(state)} Gaussians")
     tracks = unpack(load_tensors(members["motion.safetensors"]))
     motion = Motion(
@@ -165,6 +174,8 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar:
     info = manifest["info"]
     if not isinstance(info, dict):
         raise ValueError("its info is not a table")
+    if isinstance(state, NerfState):
+        return NerfAvatar(state, background, motion, driver, info)
     gamut = None
     if "gamut.safetensors" in members:
         gamut = _unpacked_gamut(load_tensors(members["gamut.safetensors"]), len(state))
@@ -189,11 +200,11 @@ def _unpacked_gamut(arrays: dict[str, np.ndarray], count: int) -> Gamut:
     return Gamut(low, high, steady)
 
 
-def _state_arrays(state: SplatState) -> dict[str, np.ndarray]:
-    return pack({f.name: getattr(state, f.name) for f in fields(SplatState)})
+def _state_arrays(state: SplatState | NerfState) -> dict[str, np.ndarray]:
+    return pack({f.name: getattr(state, f.name) for f in fields(state)})
 
 
-def _unpacked_state(arrays: dict[str, np.ndarray]) -> SplatState:
+def _splat_state(arrays: dict[str, np.ndarray]) -> SplatState:
     if "basis_q" in arrays:  # version 1
         scale = arrays.pop("basis_scale").astype(np.float32)
         arrays["basis"] = arrays.pop("basis_q").astype(np.float32) * scale
@@ -206,7 +217,7 @@ def _motion_arrays(motion: Motion) -> dict[str, np.ndarray]:
     return pack({name: track for name, track in tracks.items() if track is not None})
 
 
-def _preview(avatar: SplatAvatar) -> np.ndarray:
+def _preview(avatar: PosedAvatar) -> np.ndarray:
     camera = avatar.camera
     return avatar.render(camera=camera.scaled(_PREVIEW / max(camera.width, camera.height)))
 

@@ -29,6 +29,10 @@ STEPS: dict[str, np.ndarray] = {
         "color": 1e-3,
         # Times a blendshape weight around 1: 0.1 mm, 0.5 degrees, an 8-bit step of colour.
         "basis": np.array(BASIS_UNITS)[:, None] * 8e-3,
+        # Of a field.
+        "skin": 4e-3,
+        "table": 1e-3,
+        "attention": 2e-2,
         # Tracks of a motion.
         "residual": 1e-4,
         "gaze": 1e-4,
@@ -36,7 +40,7 @@ STEPS: dict[str, np.ndarray] = {
         "torso_pose": 1e-6,
     }.items()
 }
-"""Rounding steps by name, in the units of `SplatState` and `Motion`."""
+"""Rounding steps by name, in the units of `SplatState`, `NerfState` and `Motion`."""
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

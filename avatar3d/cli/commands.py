@@ -79,6 +79,7 @@ class Group(StrEnum):
 
     capture = "capture"
     training = "training"
+    nerf = "nerf"
     motion = "motion"
 
 
@@ -239,12 +240,14 @@ def train(
     ] = None,
     no_provenance: NoProvenance = False,
 ) -> None:
-    """Train an avatar; run it again to continue where it was stopped."""
-    from avatar3d.config import compose
-    from avatar3d.training import TrainingConfig
-    from avatar3d.training import train as run
+    """Train an avatar; run it again to continue where it was stopped.
 
-    config = compose("training", TrainingConfig, overrides or ())
+    With avatar=nerf it is a radiance field instead of splats (`avatar3d config nerf`).
+    """
+    from avatar3d.training import train as run
+    from avatar3d.training import training_config
+
+    config = training_config(overrides or ())
     output = output or Path(f"{subject.name.removesuffix('.subject')}.a3d")
     with ExitStack() as stack:
         stack.enter_context(_provenance(no_provenance))
@@ -535,6 +538,7 @@ def _schema(group: Group) -> type[Any]:
         from avatar3d.motion.config import MotionConfig
 
         return MotionConfig
-    from avatar3d.training import TrainingConfig
+    from avatar3d.training.kinds import KINDS
 
-    return TrainingConfig
+    kinds = dict(KINDS.values())
+    return kinds[group.value]

@@ -14,7 +14,7 @@ from avatar3d.progress import say
 
 if TYPE_CHECKING:
     from avatar3d.audio.tts import Phoneme
-    from avatar3d.avatar import SplatAvatar
+    from avatar3d.avatar import PosedAvatar
     from avatar3d.motion import Motion
     from avatar3d.motion.config import MotionConfig
 
@@ -40,7 +40,7 @@ class Wish:
 
 @contextmanager
 def performance(
-    avatar: "SplatAvatar", config: "MotionConfig", wish: Wish, pose: str | None
+    avatar: "PosedAvatar", config: "MotionConfig", wish: Wish, pose: str | None
 ) -> Iterator[tuple["Motion", Path | None]]:
     """Yield what to perform and the sound file that goes with it, if any.
 
@@ -60,7 +60,7 @@ def performance(
 
 @contextmanager
 def _performed(
-    avatar: "SplatAvatar",
+    avatar: "PosedAvatar",
     config: "MotionConfig",
     wish: Wish,
     over: "Motion | None",
@@ -102,7 +102,7 @@ def _performed(
         yield _finished(avatar, over, config, pose), None
 
 
-def motion_named(avatar: "SplatAvatar | None", name: str) -> "Motion":
+def motion_named(avatar: "PosedAvatar | None", name: str) -> "Motion":
     """A motion by what a person types for it.
 
     A motion file (.npz), a recording of Live Link Face (.csv), keyframes (.yaml), a Subject folder
@@ -152,7 +152,7 @@ def acted_motion(name: str, target: "Motion | None", match: float = 0.5) -> "Mot
     return retarget(acted.motion, target, acted.effects, match=match)
 
 
-def _acted(avatar: "SplatAvatar", path: Path) -> tuple["Motion", Path | None]:
+def _acted(avatar: "PosedAvatar", path: Path) -> tuple["Motion", Path | None]:
     """The performance for this avatar, and the clip's sound if it has any."""
     motion = acted_motion(str(path), avatar.idle_motion)
     if path.is_dir():
@@ -169,7 +169,7 @@ def _acted(avatar: "SplatAvatar", path: Path) -> tuple["Motion", Path | None]:
 
 
 def _speech(
-    avatar: "SplatAvatar",
+    avatar: "PosedAvatar",
     samples: np.ndarray,
     config: "MotionConfig",
     phonemes: "list[Phoneme] | None" = None,
@@ -192,7 +192,7 @@ def _speech(
 
 
 def _finished(
-    avatar: "SplatAvatar", motion: "Motion", config: "MotionConfig", pose: str | None
+    avatar: "PosedAvatar", motion: "Motion", config: "MotionConfig", pose: str | None
 ) -> "Motion":
     """A motion with the head motion, the eyes and the mood that were asked for."""
     from avatar3d.motion import compose, in_manner, paths

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avatar3d.avatar import Avatar, SplatAvatar
+from avatar3d.avatar import Avatar, PosedAvatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
 from avatar3d.evaluation.novel import novel_views
@@ -135,7 +135,7 @@ def evaluate(
         tracking = tracking or subject.tracking
         frames = held_out(subject, avatar.info.get("train_frames"))
     else:
-        if tracking is None and isinstance(avatar, SplatAvatar):
+        if tracking is None and isinstance(avatar, PosedAvatar):
             tracking = track_photometrically(subject, avatar)
         tracking, frames = tracking or subject.tracking, range(len(subject))
     keep = set(frames[:: max(1, len(frames) // _SHEET_FRAMES)][:_SHEET_FRAMES])

@@ -21,7 +21,7 @@ from avatar3d.export.png import write_png_sequence
 from avatar3d.export.web import write_web
 
 if TYPE_CHECKING:
-    from avatar3d.avatar import SplatAvatar
+    from avatar3d.avatar import PosedAvatar
 
 __all__ = ["FORMATS", "export"]
 
@@ -45,7 +45,7 @@ _MOVING = ("glb", "html", "mov", "ply-sequence", "png", "web", "webm")
 
 
 def export(
-    avatar: "SplatAvatar", output: str | os.PathLike[str], format: str | None = None, **options: Any
+    avatar: "PosedAvatar", output: str | os.PathLike[str], format: str | None = None, **options: Any
 ) -> Path:
     """Write `avatar` for use outside avatar3d.
 
@@ -70,6 +70,13 @@ def export(
     Raises:
         UserError: unknown format, or the file cannot be written.
     """
+    from avatar3d.avatar import SplatAvatar
+
+    if not isinstance(avatar, SplatAvatar):
+        raise UserError(
+            "Only avatars of splats can be exported; render this one to a video with "
+            "`avatar3d render`, or train the same subject with `avatar=splat`."
+        )
     path = Path(output)
     name = format or path.suffix.lstrip(".").lower()
     if name not in FORMATS:

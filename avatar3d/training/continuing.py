@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar3d.avatar import SplatAvatar
+from avatar3d.avatar import PosedAvatar, SplatAvatar
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig, draw_face
 from avatar3d.capture.identity import load_identity
 from avatar3d.errors import UserError
@@ -21,7 +21,7 @@ _FACES = 5  # pictures of each to compare
 _SAME, _OTHER = 0.6, 0.75  # descriptors closer than the one are of one person, beyond the other not
 
 
-def moved_onto(tracking: Tracking, model: HeadModel, avatar: SplatAvatar) -> Tracking:
+def moved_onto(tracking: Tracking, model: HeadModel, avatar: PosedAvatar) -> Tracking:
     """A tracking whose poses hold for the avatar's head instead of its own.
 
     Two clips of one person give two heads of slightly different shape and, because a camera cannot

@@ -69,6 +69,7 @@ class FrameStore:
         indices: (n,) frame numbers to hold.
         folder: where there is room for the file.
         device: of the tensors.
+        size: (width, height) to bring the frames to, default theirs.
 
     Attributes:
         background: (H, W, 3) float tensor in [0, 1], the empty plate.
@@ -84,22 +85,24 @@ class FrameStore:
         indices: np.ndarray,
         folder: Path,
         device: str | torch.device = "cpu",
+        size: tuple[int, int] | None = None,
     ) -> None:
         self.indices, self.device = indices, torch.device(device)
         self.row = {int(index): row for row, index in enumerate(indices)}
-        height, width = subject.info.height, subject.info.width
+        self._size = size or (subject.info.width, subject.info.height)
+        width, height = self._size
         self._image = np.empty((height, width, 3), np.uint8)
         self._matte = np.empty((height, width), np.uint8)
-        plate = torch.from_numpy(subject.background.astype(np.float32) / 255)
+        plate = torch.from_numpy(self._resized(subject.background).astype(np.float32) / 255)
         self.background = plate.to(self.device)
         try:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed by the next line
             weakref.finalize(self, self._file.close)
             self._decode(subject)
         except OSError as error:
-            size = len(indices) * (self._image.nbytes + self._matte.nbytes) / 1e9
+            amount = len(indices) * (self._image.nbytes + self._matte.nbytes) / 1e9
             raise UserError(
-                f"Cannot keep the decoded frames ({size:.1f} GB) in {folder}: "
+                f"Cannot keep the decoded frames ({amount:.1f} GB) in {folder}: "
                 f"{error.strerror or error}; free some space or lower max_frames."
             ) from error
 
@@ -118,7 +121,7 @@ class FrameStore:
 
     def _decode(self, subject: Subject) -> None:
         def read(index: int) -> tuple[np.ndarray, np.ndarray]:
-            return subject.frame(index), subject.matte(index)
+            return self._resized(subject.frame(index)), self._resized(subject.matte(index))
 
         def pictures() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             with ThreadPoolExecutor(2) as pool:
@@ -137,6 +140,13 @@ class FrameStore:
                 f"Only {people} of {len(self.indices)} mattes in {subject.folder} show a person, "
                 f"at least {FEWEST} are needed; run `avatar3d capture` again."
             )
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        if image.shape[1::-1] == self._size:
+            return image
+        from PIL import Image
+
+        return np.array(Image.fromarray(image).resize(self._size, Image.Resampling.BOX))
 
     def _read(self, index: int, into: np.ndarray) -> Tensor:
         """The image or the matte of a frame, in memory that the next call uses again."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar3d.avatar import SplatAvatar
+from avatar3d.avatar import PosedAvatar
 
 __all__ = [
     "Checkpointed",
@@ -30,7 +30,7 @@ class Started:
     `frames` (n,) while they handle an event.
     """
 
-    avatar: Callable[[], SplatAvatar]
+    avatar: Callable[[], PosedAvatar]
     preview: "Callable[[int], Preview]"
     frames: np.ndarray
 
@@ -99,7 +99,7 @@ class Checkpointed:
 class Done:
     """Training is over."""
 
-    avatar: SplatAvatar
+    avatar: PosedAvatar
 
 
 Event = (

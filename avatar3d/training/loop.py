@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,24 @@ from avatar3d.avatar.deform import (
 from avatar3d.avatar.gamut import Gamut
 from avatar3d.avatar.state import SplatState
 from avatar3d.avatar.torso import torso_statistics
-from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
-from avatar3d.kernels import FaceLoss, Wanted, encode_pixels, torch_on_one_thread
-from avatar3d.kernels.device import pick_device
+from avatar3d.kernels import FaceLoss, Wanted, encode_pixels
 from avatar3d.subject import Subject
 from avatar3d.training import checkpoint
 from avatar3d.training.coarse import halved
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.continuing import Rehearsal, moved_onto, widened
-from avatar3d.training.data import (
-    FrameStore,
-    hold_back,
-    region_weights,
-    select_frames,
-    train_count,
-)
+from avatar3d.training.data import FrameStore, region_weights
 from avatar3d.training.densify import densified, look
 from avatar3d.training.detail import face_region
 from avatar3d.training.events import (
     Checkpointed,
-    Done,
     Event,
     FrameRefined,
     HeldBack,
     Preview,
     PreviewClip,
     Said,
-    Started,
     Step,
 )
 from avatar3d.training.losses import Losses, Sample
@@ -63,7 +53,8 @@ from avatar3d.training.optimize import (
 )
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
-from avatar3d.training.schedule import CHECK_EVERY, Schedule
+from avatar3d.training.run import TrainingRun
+from avatar3d.training.schedule import CHECK_EVERY
 from avatar3d.training.snapshot import Snapshot
 
 __all__ = ["SplatTraining"]
@@ -71,25 +62,20 @@ __all__ = ["SplatTraining"]
 _EPS_AFTER = 100  # iterations of a phase after which Adam's eps is set from what it has seen
 _PHASES = ("warmup", "refine", "final")
 _LOOKED_AT = 24  # frames that tell where Gaussians are wanted
-_IDLE_SECONDS = 20  # of captured motion that travels with the avatar
-_CLIP_SECONDS, _CLIP_EVERY = 2, 1000  # of the preview video; iterations of the final phase
-_SHEET = 5  # frames shown at the end
+_CLIP_EVERY = 1000  # iterations of the final phase between two preview videos
 _FIRST_TIMES = 8  # as many steps to find a shot's first frame with an avatar of another clip
 
 
-class SplatTraining:
+class SplatTraining(TrainingRun):
     """One training run: a quick avatar, photometric tracking with it, then the final training.
 
-    The run is a function of the subject, the head model and the config. Its state is saved in
-    checkpoints, and a new object with the same arguments goes on from the newest one.
-
     Args:
-        subject: what to learn from.
-        model: the head model of its tracking.
-        config: see `TrainingConfig`.
-        run: folder for checkpoints.
+        subject, model, config, run: see `TrainingRun`.
         start: an avatar of the same person to go on with instead of a new one.
+        phases: the first of "warmup", "refine" and "final", default all.
     """
+
+    phases: tuple[str, ...] = _PHASES
 
     def __init__(
         self,
@@ -98,66 +84,29 @@ class SplatTraining:
         config: TrainingConfig,
         run: Path,
         start: SplatAvatar | None = None,
+        phases: tuple[str, ...] = _PHASES,
     ) -> None:
-        self.subject, self.config, self.run = subject, config, run
-        self.tracking = subject.tracking
-        if self.tracking.head_model_fingerprint != model.fingerprint:
-            raise UserError(
-                f"{subject.folder} was tracked with another version of the head model "
-                f"{self.tracking.head_model!r}; run `avatar3d capture` again."
-            )
+        super().__init__(subject, model, config, run)
+        self.config, self.phases = config, phases
         self.start = start
         if start is not None:
             self.tracking = moved_onto(self.tracking, model, start)
-        self.schedule = Schedule(config)
-        self.rng = np.random.default_rng(config.seed)
-        usable = select_frames(self.tracking, config.train_fraction, config.max_frames)
-        self.frames, self.held_back = hold_back(usable, config.held_back if config.patience else 0)
-        self.device = pick_device(config.device)
-        self.store = FrameStore(subject, usable, run, self.device)
+        self.store = FrameStore(subject, self.usable, run, self.device)
         self.rehearsal = Rehearsal(start, self.device) if start is not None else None
         self._weight = torch.empty(subject.info.height, subject.info.width)
-        self.phase, self.iteration = "warmup", 0
-        self.order = np.empty(0, np.int64)
-        self.stopping = False
-        self._last_save = time.monotonic()
         self._worked = {"refine": (0, 0.0), "final": (0, 0.0)}  # pieces and their seconds
         self.refiner: Refiner | None = None
         self.limits: ColorLimits
         self._load_or_start(model)
 
     def __len__(self) -> int:
-        """Steps and refined frames still to come, at most."""
         lengths = {phase: self.schedule.length(phase) for phase in ("warmup", "final")}
         lengths["refine"] = len(self.tracking) if self.config.refine_steps else 0
-        later = _PHASES[_PHASES.index(self.phase) :]
+        later = self.phases[self.phases.index(self.phase) :]
         return sum(lengths[phase] for phase in later) - self.iteration
 
-    def events(self) -> Iterator[Event]:
-        """Train, yielding what happens; ends after `Done`, or early once `stopping` is set."""
-        with torch_on_one_thread():
-            yield from self._events()
-
-    def _events(self) -> Iterator[Event]:
-        self.schedule.begin()
-        yield Started(self.avatar, self._preview, self.frames)
-        for phase in _PHASES[_PHASES.index(self.phase) :]:
-            if phase != self.phase:
-                self._enter(phase)
-            for event in self._refine() if phase == "refine" else self._optimize():
-                yield event
-                if self.stopping:
-                    yield self._save()
-                    return
-                if time.monotonic() - self._last_save > self.config.checkpoint_seconds:
-                    yield self._save()
-        yield self._save()
-        for place in np.linspace(0, len(self.frames) - 1, _SHEET):
-            yield self._preview(int(self.frames[int(place)]))
-        yield PreviewClip(self._clip, self.subject.fps)
-        if said := self._pace():
-            yield Said(said)
-        yield Done(self.avatar())
+    def _work(self, phase: str) -> Iterator[Event]:
+        return self._refine() if phase == "refine" else self._optimize()
 
     def _optimize(self) -> Iterator[Event]:
         while self.iteration < self.schedule.length(self.phase):
@@ -297,10 +246,7 @@ class SplatTraining:
 
     def _enter(self, phase: str) -> None:
         if phase == "final":
-            if self.refiner is not None:
-                self.tracking = self.refiner.result()
-                self.refiner = None
-            self._adopt_tracking()
+            self.adopt_tracking()
             self._densify()
             self.schedule.fit(0)
             self.optimizer = SplatAdamW(self.parameters)
@@ -318,8 +264,11 @@ class SplatTraining:
         self.limits = ColorLimits(gamut, self.device)
         self._set_state(state)
 
-    def _adopt_tracking(self) -> None:
+    def adopt_tracking(self) -> None:
         """Make the state's statistics those of the refined tracking."""
+        if self.refiner is not None:
+            self.tracking = self.refiner.result()
+            self.refiner = None
         self.parameters.write_to(self.state)
         if self.start is None:
             changed = driving_signal(self.tracking, self.frames, self.config.basis)
@@ -354,16 +303,12 @@ class SplatTraining:
             )
         return self.refiner
 
-    def _next_frame(self) -> int:
-        if not len(self.order):
-            frames = self.frames
-            if self.rehearsal is not None:
-                count = min(len(frames), len(self.rehearsal))
-                rehearsed = self.rng.choice(len(self.rehearsal), count, replace=False)
-                frames = np.r_[frames, -1 - rehearsed]
-            self.order = self.rng.permutation(frames)
-        frame, self.order = int(self.order[0]), self.order[1:]
-        return frame
+    def _seen_together(self) -> np.ndarray:
+        if self.rehearsal is None:
+            return self.frames
+        count = min(len(self.frames), len(self.rehearsal))
+        rehearsed = self.rng.choice(len(self.rehearsal), count, replace=False)
+        return np.r_[self.frames, -1 - rehearsed]
 
     @torch.no_grad()
     def _preview(self, frame: int) -> Preview:
@@ -374,47 +319,32 @@ class SplatTraining:
         return Preview(self.iteration, frame, encode_pixels(panels).cpu().numpy())
 
     @torch.no_grad()
-    def _clip(self) -> Iterator[np.ndarray]:
-        """Frames beside their renders at half the size, for as long as a preview lasts."""
-        for frame in self.frames[: round(_CLIP_SECONDS * self.subject.fps)]:
-            sample = self._sample(int(frame), flat=False)
-            with self.average.shown():
-                pair = torch.cat([sample.image, self._draw(sample)[0]], 1)
-            yield encode_pixels(pair[::2, ::2].contiguous()).cpu().numpy()
+    def _pair(self, frame: int) -> np.ndarray:
+        sample = self._sample(frame, flat=False)
+        with self.average.shown():
+            pair = torch.cat([sample.image, self._draw(sample)[0]], 1)
+        return encode_pixels(pair[::2, ::2].contiguous()).cpu().numpy()
 
     def avatar(self) -> SplatAvatar:
         """The avatar as it is now."""
         with self.average.shown():
             self.parameters.write_to(self.state)
-        motion = self.tracking.motion(self.subject.fps)
         if self.start is not None:
             return self._continued(self.start)
         return SplatAvatar(
             state=replace(self.state),  # its arrays are replaced, not changed, as training goes on
             background=self.subject.background,
-            idle_motion=motion.slice(0, min(len(motion), round(_IDLE_SECONDS * motion.fps))),
+            idle_motion=self._idle_motion(),
             driver=None,
             gamut=self.limits.gamut if self.config.limit_colors else None,
-            info={
-                "name": self.subject.folder.name,
-                "source_sha256": self.subject.info.source_sha256,
-                "consent": self.subject.info.consent_data,
-                "train_frames": train_count(len(self.tracking), self.config.train_fraction),
-                "training": asdict(self.config),
-                "head_model": self.tracking.head_model,
-                "identity": np.round(self.tracking.identity, 5).tolist(),
-            },
+            info=self._info(),
         )
 
     def _continued(self, start: SplatAvatar) -> SplatAvatar:
         """The avatar as it is now, of this and earlier clips; those stay named."""
-        info = start.info | {
-            "source_sha256": self.subject.info.source_sha256,
-            "consent": self.subject.info.consent_data,
-            "train_frames": train_count(len(self.tracking), self.config.train_fraction),
-            "training": asdict(self.config),
-            "earlier": [*start.info.get("earlier", []), _origin(start.info)],
-        }
+        own = ("source_sha256", "consent", "train_frames", "training")
+        info = start.info | {name: self._info()[name] for name in own}
+        info["earlier"] = [*start.info.get("earlier", []), _origin(start.info)]
         return replace(start, state=replace(self.state), info=info)
 
     def _load_or_start(self, model: HeadModel) -> None:

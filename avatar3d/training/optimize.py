@@ -1,12 +1,12 @@
 """The optimiser of a splat avatar: rates, decay and bounds of every attribute."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avatar3d.avatar.deform import SplatParameters
 from avatar3d.avatar.gamut import Gamut
@@ -100,11 +100,9 @@ class Average:
         values: by name; count: how often `update` took them in.
     """
 
-    def __init__(self, parameters: SplatParameters) -> None:
+    def __init__(self, parameters: nn.Module, names: Iterable[str] = SplatParameters.NAMES) -> None:
         self._parameters = parameters
-        self.values = {
-            name: getattr(parameters, name).detach().clone() for name in SplatParameters.NAMES
-        }
+        self.values = {name: getattr(parameters, name).detach().clone() for name in names}
         self.count = 0
 
     def due(self, iteration: int) -> bool:

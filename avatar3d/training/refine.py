@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from avatar3d.avatar import SplatAvatar
+from avatar3d.avatar import PosedAvatar, SplatAvatar
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig
 from avatar3d.avatar.state import SplatState
 from avatar3d.geometry import rotation_from_vector
@@ -49,7 +49,7 @@ _FAR_TIMES = 8  # and with an avatar of another clip, from which poses are farth
 
 def track_photometrically(
     subject: Subject,
-    avatar: SplatAvatar,
+    avatar: PosedAvatar,
     tracking: Tracking | None = None,
     steps: int = TrainingConfig.refine_steps,
     scale: float = TrainingConfig.refine_scale,
@@ -58,7 +58,8 @@ def track_photometrically(
 
     The captured poses are moved onto the avatar's head and refined as training refines those of
     its own frames, so the result drives the avatar as its training frames did. Its blendshapes
-    stay what they are on average: no frame can hide a colour error in its expression.
+    stay what they are on average: no frame can hide a colour error in its expression. An avatar
+    that is not of splats is not rendered: its poses are only moved.
 
     Args:
         subject: the clip.
@@ -74,6 +75,8 @@ def track_photometrically(
     """
     tracking = tracking or subject.tracking
     tracking = moved_onto(tracking, load_head(tracking.head_model), avatar)
+    if not isinstance(avatar, SplatAvatar):
+        return tracking
     parameters = SplatParameters(_average(avatar), avatar.device).requires_grad_(False)
     rig = SplatRig(avatar.state, avatar.device)
     refiner = Refiner(subject, tracking, rig, parameters, scale, _FAR_TIMES)

@@ -66,8 +66,7 @@ class RunReport:
         figures = {
             "seconds of this run": f"{time.monotonic() - self._start:.1f}",
             "iterations": str(last["final"][0] if "final" in last else 0),
-            "Gaussians": f"{len(avatar.state)}, {len(avatar.state.basis)} of them with "
-            f"{avatar.state.basis.shape[-1]} blendshapes",
+            **avatar.figures(),
             "picture": f"{avatar.camera.width} x {avatar.camera.height} pixels",
             "frames of the training part": str(avatar.info["train_frames"]),
             "source, sha256": str(avatar.info["source_sha256"]),

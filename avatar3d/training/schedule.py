@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from avatar3d.training.config import TrainingConfig
+from avatar3d.training.config import RunConfig
 
 __all__ = ["CHECK_EVERY", "Schedule"]
 
@@ -40,7 +40,7 @@ class Schedule:
         prepared: seconds that passed before the first iteration.
     """
 
-    config: TrainingConfig
+    config: RunConfig
     started: float = field(default_factory=lambda: time.monotonic())
     warmup: int = 0
     total: int = 0

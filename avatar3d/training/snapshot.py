@@ -12,7 +12,7 @@ from avatar3d.avatar.gamut import Gamut
 from avatar3d.avatar.state import SplatState
 from avatar3d.subject import Tracking
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "copied", "refined_tracking", "tracking_arrays"]
 
 
 @dataclass
@@ -45,7 +45,6 @@ class Snapshot:
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays, by name."""
-        tracking = self.tracking
         named = {f"parameters.{name}": value for name, value in self.parameters.items()}
         named |= {f"average.{name}": value for name, value in self.average.items()}
         arrays = {f"state.{f.name}": getattr(self.state, f.name) for f in fields(SplatState)}
@@ -54,14 +53,9 @@ class Snapshot:
             arrays["tracking.corrections"] = self.corrections
         arrays |= {
             "order": self.order,
-            "tracking.head": tracking.T_camera_head,
-            "tracking.torso": tracking.T_camera_torso,
-            "tracking.weights": tracking.weights,
-            "tracking.gaze": tracking.gaze,
+            **tracking_arrays(self.tracking),
         }
-        # Copies: while they are written, training may go on.
-        copies = {name: torch.as_tensor(np.array(a, order="C")) for name, a in arrays.items()}
-        return named | copies
+        return named | copied(arrays)
 
     def described(self) -> dict[str, Any]:
         """The rest, as JSON."""
@@ -89,7 +83,7 @@ class Snapshot:
         return cls(
             phase=described["phase"],
             iteration=described["iteration"],
-            tracking=_refined(tracking, tensors),
+            tracking=refined_tracking(tracking, tensors),
             state=SplatState(**part("state.")),
             gamut=Gamut(**part("gamut.")),
             parameters={n: tensors[f"parameters.{n}"] for n in SplatParameters.NAMES},
@@ -101,7 +95,23 @@ class Snapshot:
         )
 
 
-def _refined(tracking: Tracking, tensors: dict[str, Tensor]) -> Tracking:
+def copied(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """As tensors of their own: while they are written, training may go on."""
+    return {name: torch.as_tensor(np.array(a, order="C")) for name, a in arrays.items()}
+
+
+def tracking_arrays(tracking: Tracking) -> dict[str, np.ndarray]:
+    """What photometric tracking changes, by the names that it has in checkpoints."""
+    return {
+        "tracking.head": tracking.T_camera_head,
+        "tracking.torso": tracking.T_camera_torso,
+        "tracking.weights": tracking.weights,
+        "tracking.gaze": tracking.gaze,
+    }
+
+
+def refined_tracking(tracking: Tracking, tensors: dict[str, Tensor]) -> Tracking:
+    """The tracking with what the tensors of a checkpoint say of it; see `tracking_arrays`."""
     weights = tensors["tracking.weights"].numpy()
     return replace(
         tracking,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar3d.avatar import SplatAvatar, load
+from avatar3d.avatar import PosedAvatar, SplatAvatar, load
 from avatar3d.config import save_config
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
@@ -22,13 +22,16 @@ from avatar3d.head.library import load_head
 from avatar3d.io.atomic import atomic_write, sweep_temporaries
 from avatar3d.progress import say, track
 from avatar3d.subject import Subject, Tracking
-from avatar3d.training.config import TrainingConfig
+from avatar3d.training.config import RunConfig, TrainingConfig
 from avatar3d.training.continuing import check_same_person
 from avatar3d.training.data import train_count
 from avatar3d.training.events import Done, Event, FrameRefined, Step
 from avatar3d.training.listeners import PreviewWriter, sayer, tensorboard_log
 from avatar3d.training.loop import SplatTraining
+from avatar3d.training.nerf.config import NerfConfig
+from avatar3d.training.nerf.loop import NerfTraining
 from avatar3d.training.report import RunReport
+from avatar3d.training.run import TrainingRun
 
 if TYPE_CHECKING:
     from avatar3d.motion.audio_driver import AudioDriver
@@ -39,10 +42,10 @@ __all__ = ["run_folder", "train"]
 def train(
     subject: Subject | str | Path,
     output: str | Path,
-    config: TrainingConfig | None = None,
+    config: RunConfig | None = None,
     listeners: Sequence[Callable[[Event], None]] = (),
     continue_from: str | Path | None = None,
-) -> SplatAvatar:
+) -> PosedAvatar:
     """Train an avatar and write it to `output`.
 
     Beside the file a folder `NAME.run` keeps the config, checkpoints, log, previews and the
@@ -52,7 +55,7 @@ def train(
     Args:
         subject: a Subject or its folder.
         output: the avatar file, `NAME.a3d`.
-        config: see `TrainingConfig`.
+        config: a `TrainingConfig` for an avatar of splats, a `NerfConfig` for a field.
         listeners: called with every `Event`.
         continue_from: an avatar file of the same person, to which this clip is added. It keeps its
             head, its picture and its Gaussians, and rehearses what it knew between the new frames.
@@ -73,12 +76,12 @@ def train(
     start = None
     if continue_from is not None:
         config = replace(config, warmup_iterations=0)  # there is an avatar to track with
-        start = load(continue_from)
+        start = _to_go_on_with(continue_from, config)
     _claim(run, subject, config, continue_from)
     save_config(config, run / "config.yaml")
     if start is not None:
         check_same_person(subject, model, start)
-    training = SplatTraining(subject, model, config, run, start)
+    training = _training(subject, model, config, run, start)
     training.schedule.started = started
     avatar = None
     report = RunReport(run, f"Training of {output.stem}")
@@ -96,6 +99,25 @@ def train(
     driver = _fit_driver(subject, training.tracking, model, config)
     avatar.driver = _better(driver, avatar.driver)
     avatar.save(output)
+    return avatar
+
+
+def _training(
+    subject: Subject, model: HeadModel, config: RunConfig, run: Path, start: SplatAvatar | None
+) -> TrainingRun:
+    if isinstance(config, NerfConfig):
+        return NerfTraining(subject, model, config, run)
+    assert isinstance(config, TrainingConfig)
+    return SplatTraining(subject, model, config, run, start)
+
+
+def _to_go_on_with(path: str | Path, config: RunConfig) -> SplatAvatar:
+    avatar = load(path)
+    if not isinstance(avatar, SplatAvatar) or isinstance(config, NerfConfig):
+        raise UserError(
+            f"Only an avatar of splats can go on with another clip ({path}); train a NeRF avatar "
+            "from one clip, without --continue-from."
+        )
     return avatar
 
 
@@ -122,7 +144,7 @@ def _better(one: "AudioDriver | None", other: "AudioDriver | None") -> "AudioDri
 
 
 def _claim(
-    run: Path, subject: Subject, config: TrainingConfig, continue_from: str | Path | None
+    run: Path, subject: Subject, config: RunConfig, continue_from: str | Path | None
 ) -> None:
     """Start or continue `run`; a finished or interrupted run of other settings is set aside."""
     tracking = subject.folder / "tracking.npz"
@@ -146,7 +168,7 @@ def _claim(
 
 
 @contextmanager
-def _stop_on_signals(training: SplatTraining) -> Iterator[None]:
+def _stop_on_signals(training: TrainingRun) -> Iterator[None]:
     """Turn the first signal into a checkpoint and an orderly end, the second into an interrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -170,7 +192,7 @@ def _stop_on_signals(training: SplatTraining) -> Iterator[None]:
 
 
 def _fit_driver(
-    subject: Subject, tracking: Tracking, model: HeadModel, config: TrainingConfig
+    subject: Subject, tracking: Tracking, model: HeadModel, config: RunConfig
 ) -> "AudioDriver | None":
     """The audio driver from the training part of the clip, or None without enough speech."""
     from avatar3d.audio import load_audio

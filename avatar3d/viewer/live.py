@@ -16,7 +16,7 @@ from avatar3d.motion.motion import Motion
 from avatar3d.progress import say
 
 if TYPE_CHECKING:
-    from avatar3d.avatar import SplatAvatar
+    from avatar3d.avatar import PosedAvatar
 
 __all__ = ["LiveViewer", "view"]
 
@@ -29,7 +29,7 @@ GROUPS = {
 }  # fmt: skip
 
 
-def view(avatar: "SplatAvatar", port: int = 8080, host: str = "127.0.0.1") -> None:
+def view(avatar: "PosedAvatar", port: int = 8080, host: str = "127.0.0.1") -> None:
     """Serve `avatar` until interrupted.
 
     Args:
@@ -58,7 +58,7 @@ class LiveViewer:
         port: where it listens.
     """
 
-    def __init__(self, avatar: "SplatAvatar", port: int = 8080, host: str = "127.0.0.1") -> None:
+    def __init__(self, avatar: "PosedAvatar", port: int = 8080, host: str = "127.0.0.1") -> None:
         try:
             import viser
         except ImportError as error:
@@ -83,7 +83,7 @@ class LiveViewer:
         self._thread.join(10)
         self._server.stop()
 
-    def show(self, avatar: "SplatAvatar", panel: np.ndarray | None = None) -> None:
+    def show(self, avatar: "PosedAvatar", panel: np.ndarray | None = None) -> None:
         """Show another state of the avatar, and a picture (H, W, 3) uint8 above the controls."""
         self.avatar = avatar
         self._shown.clear()

@@ -6,7 +6,6 @@ per cent). Bytes are inputs read once plus outputs written once, as if nothing e
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -84,15 +83,13 @@ def all_cases() -> Iterator[Case]:
 
 
 def avatar_cases(avatar: AvatarFace) -> Iterator[Case]:
-    """A trained avatar's Gaussians: drawn at each size, posed, and compared as training does."""
+    """A trained avatar's Gaussians: drawn at each size, posed, and drawn as training does."""
     for size in SIZES:
         label = f"avatar {avatar.name} {size}"
         scene = _once(lambda size=size: avatar.scene(size))
         yield from _raster_cases(label, scene, size == 512, size == 512, False)
     yield Case(f"avatar {avatar.name} pose", _posing(avatar), cpu_only=True)
-    yield Case(f"avatar {avatar.name} 512 pose+draw fwd+bwd", _face_drawing(avatar, 512),
-               cpu_only=True, quick=True)  # fmt: skip
-    yield Case(f"avatar {avatar.name} 512 pose+draw+compare fwd+bwd", _face_training(avatar, 512),
+    yield Case(f"avatar {avatar.name} 512 pose+draw fwd+bwd", _face_training(avatar, 512),
                cpu_only=True, quick=True)  # fmt: skip
 
 
@@ -390,7 +387,7 @@ def _posing(avatar: AvatarFace) -> Callable[[str], Run]:
     return make
 
 
-def _face_drawing(avatar: AvatarFace, size: int) -> Callable[[str], Run]:
+def _face_training(avatar: AvatarFace, size: int) -> Callable[[str], Run]:
     from avatar3d.avatar.deform import draw_face
 
     def make(device: str) -> Run:
@@ -403,31 +400,6 @@ def _face_drawing(avatar: AvatarFace, size: int) -> Callable[[str], Run]:
         def run() -> Sequence[Tensor]:
             image, _ = draw_face(avatar.rig, avatar.parameters, avatar.face, camera, torch.zeros(3))
             return torch.autograd.grad(image, leaves, gradient)
-
-        return run
-
-    return make
-
-
-def _face_training(avatar: AvatarFace, size: int) -> Callable[[str], Run]:
-    from avatar3d.avatar.deform import compare_face
-
-    def make(device: str) -> Run:
-        scene = avatar.scene(size)
-        camera = avatar.camera.scaled(size / max(avatar.camera.width, avatar.camera.height))
-        generator = torch.Generator().manual_seed(4)
-        target = torch.rand(scene.height, scene.width, 3, generator=generator)
-        middle = slice(size // 4, 3 * size // 4)
-        weight, where = torch.ones(scene.height, scene.width), (middle, middle)
-        wanted = kernels.Wanted(target, torch.zeros(3), weight, where, detail_weight=4.0)
-        parameters = deepcopy(avatar.parameters)
-        parameters.basis.requires_grad_(False)
-        leaves = [p for p in parameters.parameters() if p.requires_grad]
-
-        def run() -> Sequence[Tensor]:
-            parameters.basis_gradient = kernels.OuterGradient()
-            loss = compare_face(avatar.rig, parameters, avatar.face, camera, wanted)
-            return torch.autograd.grad(loss.total, leaves)
 
         return run
 

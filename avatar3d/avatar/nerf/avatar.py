@@ -1,0 +1,138 @@
+"""The NeRF avatar: a radiance field around a posed head, over a background plate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar3d.avatar.nerf.audio import heard, spoken_weights
+from avatar3d.avatar.nerf.field import Field
+from avatar3d.avatar.nerf.rays import camera_rays
+from avatar3d.avatar.nerf.state import NerfState
+from avatar3d.avatar.nerf.trace import Traced, trace
+from avatar3d.avatar.nerf.warp import WarpRig
+from avatar3d.avatar.posed import PosedAvatar
+from avatar3d.avatar.rig import FaceParameters
+from avatar3d.geometry import Camera
+from avatar3d.kernels import Occupancy, encode_pixels, torch_on_one_thread
+from avatar3d.motion.motion import Motion
+
+__all__ = ["Layers", "NerfAvatar", "occupancy_of"]
+
+
+class Layers(NamedTuple):
+    """What a picture is made of.
+
+    Attributes:
+        color: (H, W, 3) over black; alpha: (H, W).
+        depth: (H, W) metres from the camera along the ray, infinite where nothing is.
+        normals: (H, W, 3) unit, camera frame, towards the camera; 0 where nothing is.
+        gates: (H, W, 4) how much the surface hears of mouth, eyes, rest and appearance.
+    """
+
+    color: Tensor
+    alpha: Tensor
+    depth: Tensor
+    normals: Tensor
+    gates: Tensor
+
+
+@dataclass
+class NerfAvatar(PosedAvatar):
+    """A trained radiance field; see `PosedAvatar`, and `NerfState` for `state`."""
+
+    state: NerfState
+
+    def figures(self) -> dict[str, str]:
+        grid, cells = self.state.grid, self._occupancy.occupied_fraction
+        return {
+            "hash grid": f"{grid.levels} levels, {grid.resolutions[0]} to {grid.resolutions[-1]} "
+            f"nodes a side, {self.state.table.size} numbers",
+            "occupied": f"{cells:.1%} of {self.state.occupancy_resolution} cells cubed",
+            "driven by sound": "yes" if self.state.hears else "no",
+        }
+
+    def layers(self, face: FaceParameters | None = None, camera: Camera | None = None) -> Layers:
+        """Colour, alpha, depth, normals and gates of a face, default the neutral one at rest."""
+        camera = camera or self.camera
+        seen = self._trace(face or self.face(), camera)
+        far = torch.where(seen.alpha > 0.5, seen.depth / seen.alpha.clamp_min(1e-6), torch.inf)
+        return Layers(seen.color, seen.alpha, far, _normals(far, camera), seen.gates)
+
+    def render_heard(
+        self,
+        features: dict[str, np.ndarray],
+        motion: Motion,
+        camera: Camera | None = None,
+        background: np.ndarray | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Pictures (H, W, 3) uint8 whose mouth is driven by sound alone, without coefficients.
+
+        Args:
+            features: of the sound, one row per frame (`avatar3d.audio.features`).
+            motion: as long; everything but its mouth.
+
+        Raises:
+            UserError: the field has heard no speech in training, or hears other features.
+        """
+        known = heard(self.state, features)[: len(motion)]
+        plate, camera = self._plate(background, camera), camera or self.camera
+        tensor = torch.tensor(known, device=self.device)
+        with torch_on_one_thread():
+            for face, row in zip(self.faces(motion), tensor, strict=True):
+                face.weights = spoken_weights(self.state, row, face.weights)
+                face.vertices = None
+                yield encode_pixels(self._trace(face, camera, row).over(plate)).cpu().numpy()
+
+    @cached_property
+    def _rig(self) -> WarpRig:
+        return WarpRig(self.state, self.device)
+
+    @cached_property
+    def _field(self) -> Field:
+        return Field(self.state, self.device).requires_grad_(False)
+
+    @cached_property
+    def _occupancy(self) -> Occupancy:
+        return occupancy_of(self.state, self.device)
+
+    def _draw(self, faces: list[FaceParameters], camera: Camera, plate: Tensor) -> np.ndarray:
+        pictures = [encode_pixels(self.picture(face, camera, plate)[0]) for face in faces]
+        return torch.stack(pictures).cpu().numpy()
+
+    def picture(
+        self, face: FaceParameters, camera: Camera, background: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        seen = self._trace(face, camera)
+        return seen.over(background), seen.alpha
+
+    def _trace(self, face: FaceParameters, camera: Camera, known: Tensor | None = None) -> Traced:
+        step = float(self.state.ray_step)
+        return trace(self._field, self._rig, self._occupancy, step, face, camera, known)
+
+
+def occupancy_of(state: NerfState, device: str | torch.device = "cpu") -> Occupancy:
+    """The occupancy of a state; its values are not kept, only whether a cell is occupied."""
+    bits = torch.tensor(state.occupancy, device=device)
+    cells = state.occupancy_resolution
+    box = torch.tensor(state.box, dtype=torch.float32, device=device)
+    return Occupancy(box, cells, box.new_zeros(cells**3), bits)
+
+
+def _normals(depth: Tensor, camera: Camera) -> Tensor:
+    """Unit normals (H, W, 3) of the surface at distances (H, W), from differences of its points."""
+    height, width = depth.shape
+    identity = torch.eye(4, device=depth.device)
+    pixels = torch.arange(height * width, device=depth.device)
+    _, directions = camera_rays(camera, identity, pixels)
+    points = directions.view(height, width, 3) * depth[..., None]
+    across = points[1:-1, 2:] - points[1:-1, :-2]
+    down = points[2:, 1:-1] - points[:-2, 1:-1]
+    inner = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
+    normals = torch.zeros_like(points)
+    normals[1:-1, 1:-1] = inner.nan_to_num(0.0)
+    return normals

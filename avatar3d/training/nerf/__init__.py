@@ -1,0 +1,5 @@
+"""Training of NeRF avatars."""
+
+from avatar3d.training.nerf.config import NerfConfig
+
+__all__ = ["NerfConfig"]
