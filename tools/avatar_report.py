@@ -29,8 +29,8 @@ from reporting import run_avatar3d
 from avatar3d.avatar import load
 from avatar3d.evaluation import evaluate
 from avatar3d.evaluation.cameras import held_out_cameras
-from avatar3d.evaluation.landmarks import landmark_detector
-from avatar3d.evaluation.protocol import TRAIN_FRACTION
+from avatar3d.evaluation.landmarks import face_detector
+from avatar3d.evaluation.split import TRAIN_FRACTION
 from avatar3d.io.images import write_image
 from avatar3d.subject import Subject, Tracking
 from avatar3d.synth import SyntheticClip, make_synthetic, write_subject
@@ -118,7 +118,7 @@ def measured(
     avatar, subject = load(output), Subject(path)
     tracking = Tracking.load(run_folder(output) / "tracking.npz")
     sheets = output.with_suffix(".evaluation")
-    figures = evaluate(avatar, subject, sheets, tracking, landmark_detector())["means"]
+    figures = evaluate(avatar, subject, sheets, tracking, face_detector())["means"]
     if truth is not None:
         scores, pictures = held_out_cameras(avatar, truth)
         for turn in (20, 40):

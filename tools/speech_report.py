@@ -223,18 +223,18 @@ def unsure(found: Estimate, fps: float) -> str:
 def renderer(mouth: speech.Mouth, path: str) -> Any:
     """Landmarks that the detector finds in the avatar's renders; see `unseen_landmarks`."""
     from avatar3d.avatar import load
-    from avatar3d.evaluation.landmarks import landmark_detector
+    from avatar3d.evaluation.landmarks import face_detector
 
-    avatar, detect = load(path), landmark_detector()
+    avatar, detect = load(path), face_detector()
     if detect is None:
         return None
 
     def picture(motion: Motion, frames: range) -> np.ndarray | None:
         camera = mouth.tracking.camera
         found = [detect(image) for image in avatar.render_motion(motion, camera=camera)]
-        if any(points is None for points in found):
+        if any(face is None for face in found):
             return None
-        return np.stack(found) * 512 / mouth.tracking.size.max()
+        return np.stack([face.points[:, :2] for face in found]) * 512 / mouth.tracking.size.max()
 
     return picture
 

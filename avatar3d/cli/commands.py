@@ -81,6 +81,7 @@ class Group(StrEnum):
     training = "training"
     nerf = "nerf"
     motion = "motion"
+    evaluation = "evaluation"
 
 
 @app.command()
@@ -384,29 +385,47 @@ def export(
 
 @app.command()
 def evaluate(
-    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    avatars: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Avatar files, several to compare them; and settings as key=value, which "
+            "`avatar3d config evaluation` lists.",
+            show_default=False,
+        ),
+    ] = None,
     subject: Annotated[
-        Path, typer.Option("--subject", "-s", help="Its subject, or another clip of its person.")
-    ],
+        Path | None,
+        typer.Option("--subject", "-s", help="Its subject, or another clip of its person."),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="default (tracked), audio, insta, reenactment, speech or cameras.",
+        ),
+    ] = "default",
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another system's pictures to score alike: a folder or a video."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Report folder [AVATAR.evaluation].")
     ] = None,
+    no_provenance: NoProvenance = False,
 ) -> None:
-    """Compare the avatar with frames of its clip that it was not trained on, or another clip's."""
-    from avatar3d.avatar import load
-    from avatar3d.evaluation import evaluate as run
-    from avatar3d.evaluation import is_its_clip
-    from avatar3d.evaluation.landmarks import landmark_detector
-    from avatar3d.subject import Subject, Tracking
-    from avatar3d.training.train import run_folder
+    """Measure avatars, or other systems' pictures, by a protocol; write JSON, CSV and a page."""
+    from avatar3d.config import compose
+    from avatar3d.evaluation import EvaluationConfig, evaluate_files
 
-    refined = run_folder(avatar) / "tracking.npz"
-    output = output or avatar.with_suffix(".evaluation")
-    with _timed("Evaluated"):
-        person, clip = load(avatar), Subject(subject)
-        its_own = refined.is_file() and is_its_clip(person, clip)
-        tracking = Tracking.load(refined) if its_own else None
-        run(person, clip, output, tracking, landmark_detector())
+    settings = [text for text in avatars or () if "=" in text]
+    files = [Path(text) for text in avatars or () if "=" not in text]
+    chosen = [f"evaluation={protocol}", *settings]
+    config = compose("evaluation", EvaluationConfig, chosen)
+    named = [*files, *(frames or ())]
+    output = output or (named[0].with_suffix(".evaluation") if named else Path("evaluation"))
+    with _provenance(no_provenance), _timed("Evaluated"):
+        evaluate_files(files, subject, output, config, frames or ())
     print(output)
 
 
@@ -538,6 +557,10 @@ def _schema(group: Group) -> type[Any]:
         from avatar3d.motion.config import MotionConfig
 
         return MotionConfig
+    if group is Group.evaluation:
+        from avatar3d.evaluation import EvaluationConfig
+
+        return EvaluationConfig
     from avatar3d.training.kinds import KINDS
 
     kinds = dict(KINDS.values())

@@ -1,5 +1,8 @@
-"""How good an avatar is: metrics, the held-out protocol of the field, and contact sheets."""
+"""How good an avatar is: metrics, protocols, reports, and any other system scored alike."""
 
-from avatar3d.evaluation.protocol import evaluate, is_its_clip
+from avatar3d.evaluation.config import EvaluationConfig
+from avatar3d.evaluation.files import evaluate_files
+from avatar3d.evaluation.protocol import evaluate, evaluate_frames
+from avatar3d.evaluation.split import is_its_clip
 
-__all__ = ["evaluate", "is_its_clip"]
+__all__ = ["EvaluationConfig", "evaluate", "evaluate_files", "evaluate_frames", "is_its_clip"]

@@ -1,15 +1,17 @@
-"""Self-reconstruction on held-out frames: the protocol of the talking-head literature.
+"""Reconstruction of a recording: the protocol of the talking-head literature, for any system.
 
-The avatar was trained on the first 10/11 of the clip; the tracked parameters of the rest drive it,
-and its pictures are compared with the recording. The whole frame is rendered: our own torso over
-our own background plate. The customary variant, in which everything but the head is pasted in from
-the recording, is reported beside it only because others publish that number.
+The avatar was trained on the first part of the clip; the tracked parameters of the rest, or its
+sound, drive it, and its pictures are compared with the recording. The whole frame is rendered: our
+own torso over our own background plate. The customary variant, in which everything but the head is
+pasted in from the recording, is reported beside it, labelled, only because others publish that
+number. Pictures of another program are scored by the same code on the same frames.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,95 +20,42 @@ import numpy as np
 from avatar3d.avatar import Avatar, PosedAvatar
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
+from avatar3d.evaluation.config import EvaluationConfig
+from avatar3d.evaluation.foreign import ForeignFrames
+from avatar3d.evaluation.landmarks import Detect
 from avatar3d.evaluation.novel import novel_views
 from avatar3d.evaluation.perceptual import perceptual_distance
-from avatar3d.evaluation.regions import (
-    contrast,
-    error_at_contrast,
-    face_interior,
-    head_mask,
-    seam_band,
-)
-from avatar3d.evaluation.sheets import Panel, save_poses, save_sheets
-from avatar3d.io.atomic import atomic_write
-from avatar3d.progress import say, track
+from avatar3d.evaluation.report import Pictures, described, print_table, write_report
+from avatar3d.evaluation.scoring import Scorer, Scores
+from avatar3d.evaluation.sheets import save_poses, save_sheets, side_by_side
+from avatar3d.evaluation.split import held_out, is_its_clip, last_frames
+from avatar3d.io.video import write_video
+from avatar3d.motion import Motion, MotionConfig, compose
+from avatar3d.progress import track
+from avatar3d.provenance import facts_of
 from avatar3d.subject import Subject, Tracking
 from avatar3d.training.refine import track_photometrically
 
-__all__ = ["TRAIN_FRACTION", "evaluate", "held_out", "is_its_clip"]
+__all__ = ["evaluate", "evaluate_frames"]
 
-TRAIN_FRACTION = 10 / 11
-_SHEET_FRAMES = 5
 _TRAIN_FRAMES = 20  # of those that training saw, looked at for the gap
-_MEANINGS = {
-    "psnr": "whole frame PSNR, dB",
-    "ssim": "whole frame SSIM",
-    "lpips": "whole frame LPIPS (AlexNet), 0 is the recording",
-    "face_psnr": "face box PSNR, dB",
-    "face_ssim": "face box SSIM",
-    "mouth_psnr": "mouth box PSNR, dB",
-    "mouth_ssim": "mouth box SSIM",
-    "pasted_psnr": "whole frame PSNR with the recording's torso and background, dB",
-    "face_sharpness": "face gradient energy, 1 is the recording's",
-    "mouth_sharpness": "mouth gradient energy, 1 is the recording's",
-    "seam_error": "error in a 12-pixel band along head and neck, 8-bit steps",
-    "seam_ratio": "that band's error over the inner face's; a seam shows from about 1.3",
-    "seam_contrast_ratio": "that band's error over that of equally contrasted places of the face",
-    "person_error": "error on the whole person, 8-bit steps",
-    "lmd": "lip landmark distance, pixels",
-    "lip_gap_correlation": "lip gap correlation with the recording",
-    "jitter": "energy of the landmarks' shaking, 1 is the recording's",
-    "train_psnr": "whole frame PSNR on frames of the training, dB",
-    "train_face_psnr": "face box PSNR on frames of the training, dB",
-    "gap": "by which training frames are better, whole frame, dB",
-    "face_gap": "the same in the face box, dB",
-    "novel_holes": "share of the turned person (35 degrees) that is see-through",
-    "novel_foreign": "share of the turned head in colours not shown there from the front",
-}
+_LEVELS = {"white": 255, "black": 0}
+_NO_DETECTOR = "lips, facial actions, blinks, head pose and sound: no face landmark detector here"
 
 
 @dataclass
-class _Scores:
-    """Per-frame values by name; means ignore frames for which a value is not defined."""
+class _Run:
+    """What one evaluation is about, filled while it runs."""
 
-    values: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, **scores: float) -> None:
-        for name, value in scores.items():
-            self.values.setdefault(name, []).append(value)
-
-    def means(self) -> dict[str, float | None]:
-        result: dict[str, float | None] = {}
-        for name, values in self.values.items():
-            finite = [value for value in values if math.isfinite(value)]
-            result[name] = float(np.mean(finite)) if finite else None
-        return result
-
-
-def held_out(subject: Subject, train_frames: int | None) -> range:
-    """Frame numbers that the avatar has not seen.
-
-    Args:
-        subject: the clip.
-        train_frames: leading frames used in training, None for the field's int(N * 10 / 11).
-
-    Raises:
-        UserError: the avatar was trained on the whole clip.
-    """
-    total = len(subject)
-    start = int(total * TRAIN_FRACTION + 1e-9) if train_frames is None else train_frames
-    if start >= total:
-        raise UserError(
-            f"The avatar was trained on all {total} frames of {subject.folder}, so none is left to "
-            "test on; train with `train_fraction=0.909091` to keep the last 1/11."
-        )
-    return range(start, total)
-
-
-def is_its_clip(avatar: Avatar, subject: Subject) -> bool:
-    """Whether the avatar was last trained on this clip; an avatar of unknown origin was."""
-    source = avatar.info.get("source_sha256")
-    return source is None or source == subject.info.source_sha256
+    subject: Subject
+    tracking: Tracking
+    frames: range
+    config: EvaluationConfig
+    output: Path
+    name: str
+    statements: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -114,112 +63,237 @@ def evaluate(
     subject: Subject,
     output: str | Path,
     tracking: Tracking | None = None,
-    detect: Callable[[np.ndarray], np.ndarray | None] | None = None,
+    detect: Detect | None = None,
+    config: EvaluationConfig | None = None,
+    name: str = "avatar",
 ) -> dict[str, Any]:
     """Score an avatar on the held-out frames of its subject, or on another clip of its person.
 
     Args:
         avatar: trained on the leading `avatar.info["train_frames"]` frames.
         subject: the clip it was trained on, or another, all of which is compared.
-        output: folder for `evaluation.json` and the contact sheets.
+        output: folder for `evaluation.json`, `.csv`, `report.html` and the contact sheets.
         tracking: parameters that drive the test frames; default those of the subject, for another
             clip what `track_photometrically` makes of them.
-        detect: (H, W, 3) uint8 to landmarks (478, 2) in pixels or None; without it the landmark
-            metrics are left out.
+        detect: finds faces; without it the figures that need one are left out.
+        config: the protocol; `kind` must be "reconstruction".
+        name: of the avatar in the report.
 
     Returns:
-        What was written as JSON: "frames" [first, last], "means" by metric and "per_frame".
+        What was written as JSON: "frames" [first, last], "means" by metric, "intervals" and
+        "per_frame"; see `report.described`.
+
+    Raises:
+        UserError: no frames are left to test on, or the sound that is to drive is missing.
     """
-    output = Path(output)
-    if is_its_clip(avatar, subject):
-        tracking = tracking or subject.tracking
-        frames = held_out(subject, avatar.info.get("train_frames"))
-    else:
+    config = config or EvaluationConfig()
+    own = is_its_clip(avatar, subject)
+    seen = avatar.info.get("train_frames") if own else None
+    statements = []
+    if not own:
+        statements.append(
+            "Another clip than the avatar was trained on: all its frames are compared, placed on "
+            "the avatar by photometric tracking; it must show the same person."
+        )
         if tracking is None and isinstance(avatar, PosedAvatar):
             tracking = track_photometrically(subject, avatar)
-        tracking, frames = tracking or subject.tracking, range(len(subject))
-    keep = set(frames[:: max(1, len(frames) // _SHEET_FRAMES)][:_SHEET_FRAMES])
-    scores, panels = _Scores(), []
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    tracking = tracking or subject.tracking
+    if config.last_frames:
+        frames = last_frames(subject, config.last_frames, seen)
+    else:
+        frames = held_out(subject, seen) if own else range(len(subject))
+    motion = _motion(avatar, subject, tracking, config).slice(frames.start, frames.stop)
+    plate = _plate(subject, config)
+    more = {} if plate is None else {"background": plate}
+    run = _Run(subject, tracking, frames, config, Path(output), name, statements)
+    run.facts = facts_of(avatar.info)
+    statements += _stated(run)
+    images = avatar.render_motion(motion, camera=tracking.camera, **more)
+    scorer = _scored(run, images, detect)
+    begun = time.perf_counter()
+    beyond: dict[str, float | None] = dict(novel_views(avatar))
+    if own:
+        means = scorer.scores.means()
+        beyond |= _generalisation(avatar, subject, tracking, frames.start, means, more)
+    save_poses(avatar, run.output)
+    run.timings["views beyond the test frames"] = time.perf_counter() - begun
+    return _finished(run, scorer, beyond)
+
+
+def evaluate_frames(
+    source: str | Path,
+    subject: Subject,
+    output: str | Path,
+    detect: Detect | None = None,
+    config: EvaluationConfig | None = None,
+    frames: range | None = None,
+    tracking: Tracking | None = None,
+    name: str = "",
+) -> dict[str, Any]:
+    """Score another system's pictures like an avatar's.
+
+    Args:
+        source: video, or folder of pictures; see `ForeignFrames`.
+        frames: which frames of the subject to compare; default those of the protocol.
+        tracking: its landmarks place the boxes; default the subject's.
+        subject, output, detect, config, name, returns: as `evaluate`.
+
+    Raises:
+        UserError: it cannot be matched with the subject's frames.
+    """
+    config, source = config or EvaluationConfig(), Path(source)
+    if frames is None:
+        count = config.last_frames
+        frames = last_frames(subject, count, None) if count else held_out(subject, None)
+    pictures = ForeignFrames.open(source, subject, frames, config.first_frame)
+    run = _Run(
+        subject, tracking or subject.tracking, pictures.frames, config, Path(output),
+        name or source.stem, [*pictures.statements],
+    )  # fmt: skip
+    run.statements += _stated(run)
+    return _finished(run, _scored(run, pictures, detect), {})
+
+
+def _stated(run: _Run) -> list[str]:
+    first, last, count = run.frames[0], run.frames[-1], len(run.frames)
+    behind = (
+        "the avatar's own torso over its own background against the recording as it is"
+        if run.config.background == "own"
+        else f"over flat {run.config.background}, put behind the recording by its matte"
+    )
+    driven = (
+        "mouth by the clip's sound; pose, eyes and brows as tracked in these frames"
+        if run.config.mouth == "audio"
+        else "driven by the parameters tracked in these frames"
+    )
+    short = count < 2 * run.subject.fps
+    unsure = ["Under two seconds: what lips and sound do over time is unsure, see the intervals."]
+    return unsure * short + [
+        f"Frames {first} to {last} of {run.subject.info.source_name} ({count} of "
+        f"{len(run.subject)}, none seen in training), {driven}.",
+        f"Whole frame: {behind}. Boxes are placed by the tracked landmarks of the recording.",
+    ]
+
+
+def _motion(
+    avatar: Avatar, subject: Subject, tracking: Tracking, config: EvaluationConfig
+) -> Motion:
+    motion = tracking.motion(subject.fps)
+    if config.mouth == "tracking":
+        return motion
+    if subject.audio_path is None:
+        raise UserError(
+            f"{subject.folder} has no sound to drive the mouth; take the protocol `default`, which "
+            "follows the tracked parameters."
+        )
+    from avatar3d.audio.files import load_audio
+    from avatar3d.motion.speech import mouth_for_audio
+
+    samples, _ = load_audio(subject.audio_path)
+    driver = getattr(avatar, "driver", None)
+    mouth = mouth_for_audio(driver, samples, subject.fps, MotionConfig())
+    # Where the sound ends before the picture, the lips stay as they are.
+    mouth = mouth.at(np.minimum(np.arange(len(motion)), len(mouth) - 1.0))
+    return compose(mouth=mouth, pose=motion, eyes=motion, fill="hold")
+
+
+def _plate(subject: Subject, config: EvaluationConfig) -> np.ndarray | None:
+    if config.background == "own":
+        return None
+    shape = subject.info.height, subject.info.width, 3
+    return np.full(shape, _LEVELS[config.background], np.uint8)
+
+
+def _scored(run: _Run, images: Iterable[np.ndarray], detect: Detect | None) -> Scorer:
+    """Score all frames, and put them into a video while they are at hand."""
     perceptual = perceptual_distance()
-    rendered = _renders(avatar, subject, tracking, frames)
-    for index, image in track(zip(frames, rendered, strict=True), "Comparing", len(frames)):
-        truth = subject.frame(index)
-        landmarks = tracking.landmarks_fit[index]
-        scores.add(**_frame_scores(subject, index, image, truth, landmarks))
-        scores.add(**_region_errors(image, truth, subject.parsing(index), subject.matte(index)))
-        if perceptual is not None:
-            scores.add(lpips=perceptual(image / np.float32(255), truth / np.float32(255)))
-        if detect is not None:
-            pair = detect(image), detect(truth)
-            if pair[0] is not None and pair[1] is not None:
-                found.append((pair[0], pair[1]))
-        if index in keep:
-            panels.append(Panel(index, truth, image, landmarks))
-    means = scores.means() | _landmark_scores(found)
+    background = run.config.background
+    scorer = Scorer(run.subject, run.tracking, run.frames, detect, perceptual, background)
+    begun = time.perf_counter()
+    drawn = 0.0
+
+    def pairs() -> Iterator[np.ndarray]:
+        nonlocal drawn
+        waiting = iter(images)
+        for index in track(run.frames, "Comparing", len(run.frames)):
+            start = time.perf_counter()
+            image = next(waiting)
+            drawn += time.perf_counter() - start
+            yield side_by_side(scorer.add(index, image), image)
+
+    run.output.mkdir(parents=True, exist_ok=True)
+    if run.config.video:
+        with tempfile.TemporaryDirectory(prefix="avatar3d-") as folder:
+            sound = _sound(run, Path(folder) / "sound.wav")
+            path = run.output / "side_by_side.mp4"
+            write_video(path, pairs(), run.subject.fps, sound, run.facts)
+    else:
+        for _ in pairs():
+            pass
+    run.timings["pictures"] = drawn
+    run.timings["comparison and video"] = time.perf_counter() - begun - drawn
+    return scorer
+
+
+def _sound(run: _Run, path: Path) -> Path | None:
+    if run.subject.audio_path is None:
+        return None
+    from avatar3d.audio.files import SAMPLE_RATE, load_audio, save_wav
+
+    samples, _ = load_audio(run.subject.audio_path)
+    first, last = (
+        round(n / run.subject.fps * SAMPLE_RATE) for n in (run.frames.start, run.frames.stop)
+    )
+    if len(samples[first:last]) < SAMPLE_RATE // 10:
+        return None
+    save_wav(path, samples[first:last], SAMPLE_RATE)
+    return path
+
+
+def _finished(run: _Run, scorer: Scorer, beyond: dict[str, float | None]) -> dict[str, Any]:
+    """Everything into files; returns the report."""
+    begun = time.perf_counter()
+    means = scorer.scores.means()
+    intervals = scorer.scores.intervals(run.subject.fps)
+    if scorer.detect is not None:
+        for name, found in scorer.figures().items():
+            means[name] = found.value
+            if math.isfinite(found.low) and math.isfinite(found.high):
+                intervals[name] = found.low, found.high
     means["seam_ratio"] = _ratio(means["seam_error"], means["face_error"])
     means["seam_contrast_ratio"] = _ratio(means["seam_error"], means["seam_expected"])
-    means |= _generalisation(avatar, subject, tracking, frames.start, means)
-    means |= novel_views(avatar)
-    report = {
-        "subject": subject.info.source_name,
-        "source_sha256": subject.info.source_sha256,
-        "size": [subject.info.width, subject.info.height],
-        "frames": [frames[0], frames[-1]],
-        "means": means,
-        "per_frame": {
-            name: [value if math.isfinite(value) else None for value in values]
-            for name, values in scores.values.items()
-        },
-    }
-    atomic_write(output / "evaluation.json", json.dumps(report, indent=1) + "\n")
-    save_sheets(panels, output)
-    save_poses(avatar, output)
-    _print_table(means, frames)
+    run.timings["figures over time"] = time.perf_counter() - begun
+    skipped = list(_skipped(run, scorer))
+    report = described(
+        name=run.name,
+        subject=run.subject,
+        config=asdict(run.config),
+        statements=run.statements,
+        skipped=skipped,
+        means=means | beyond,
+        intervals=intervals,
+        recorded=scorer.recorded.means(),
+        per_frame=scorer.scores.values,
+        frames=run.frames,
+        timings=run.timings,
+    )
+    save_sheets(scorer.panels, run.output)
+    pictures = Pictures(scorer.panels, [panel for _, panel in scorer.worst], scorer.strip)
+    write_report(report, run.output, pictures, run.facts)
+    print_table(report)
     return report
 
 
-def _renders(
-    avatar: Avatar, subject: Subject, tracking: Tracking, frames: range
-) -> Iterator[np.ndarray]:
-    motion = tracking.motion(subject.fps).slice(frames.start, frames.stop)
-    return iter(avatar.render_motion(motion, camera=tracking.camera))
-
-
-def _frame_scores(
-    subject: Subject, index: int, image: np.ndarray, truth: np.ndarray, landmarks: np.ndarray
-) -> dict[str, float]:
-    render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
-    height, width = target.shape[:2]
-    face = metrics.face_box(landmarks, width, height)
-    mouth = metrics.mouth_box(landmarks, width, height)
-    similarity = metrics.ssim_map(render, target)
-    pasted = np.where(head_mask(subject.parsing(index))[..., None], render, target)
-    return {
-        "psnr": metrics.psnr(render, target),
-        "ssim": metrics.ssim(render, target),
-        "face_psnr": metrics.psnr(face.crop(render), face.crop(target)),
-        "face_ssim": float(face.crop(similarity).mean()),
-        "mouth_psnr": metrics.psnr(mouth.crop(render), mouth.crop(target)),
-        "mouth_ssim": float(mouth.crop(similarity).mean()),
-        "pasted_psnr": metrics.psnr(pasted, target),
-        "face_sharpness": metrics.sharpness_ratio(face.crop(render), face.crop(target)),
-        "mouth_sharpness": metrics.sharpness_ratio(mouth.crop(render), mouth.crop(target)),
-    }
-
-
-def _region_errors(
-    image: np.ndarray, truth: np.ndarray, labels: np.ndarray, matte: np.ndarray
-) -> dict[str, float]:
-    render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
-    seam, face = seam_band(labels), face_interior(labels)
-    error = np.abs(render - target).mean(-1) * 255
-    return {
-        "seam_error": metrics.region_error(render, target, seam),
-        "face_error": metrics.region_error(render, target, face),
-        "seam_expected": error_at_contrast(error, contrast(target), seam, face & ~seam),
-        "person_error": metrics.region_error(render, target, matte > 127),
-    }
+def _skipped(run: _Run, scorer: Scorer) -> Iterator[str]:
+    if scorer.detect is None:
+        yield _NO_DETECTOR
+    elif (lost := sum(pair is None for pair in scorer.found)) > 0:
+        yield f"lips and faces in {lost} frames, where none was detected in recording or render"
+    if run.subject.audio_path is None:
+        yield "lips against sound: the clip has none"
+    if scorer.perceptual is None:
+        yield "LPIPS: `pip install lpips` and AlexNet's weights, see `perceptual_weight`"
+    yield "FID, CSIM, LSE-C and LSE-D (SyncNet) and WER: their networks are not part of avatar3d"
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -232,13 +306,14 @@ def _generalisation(
     tracking: Tracking,
     stop: int,
     means: dict[str, float | None],
+    more: dict[str, Any],
 ) -> dict[str, float | None]:
     """Scores on frames that training saw, and how much better they are than `means`."""
     usable = np.flatnonzero(tracking.valid[:stop])
-    if not len(usable):
+    if not len(usable) or more:
         return {}
     some = usable[np.linspace(0, len(usable) - 1, min(_TRAIN_FRAMES, len(usable))).astype(int)]
-    motion, scores = tracking.motion(subject.fps), _Scores()
+    motion, scores = tracking.motion(subject.fps), Scores()
     for index in some:
         now = motion.slice(int(index), int(index) + 1)
         (image,) = avatar.render_motion(now, camera=tracking.camera)
@@ -257,23 +332,3 @@ def _generalisation(
         better, worse = result[seen], means[unseen]
         result[name] = None if better is None or worse is None else better - worse
     return result
-
-
-def _landmark_scores(found: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    if len(found) < 3:
-        return {}
-    ours, theirs = (np.stack(points) for points in zip(*found, strict=True))
-    return {
-        "lmd": metrics.landmark_distance(ours, theirs),
-        "lip_gap_correlation": metrics.lip_gap_correlation(ours, theirs),
-        "jitter": metrics.jitter_ratio(ours, theirs),
-    }
-
-
-def _print_table(means: dict[str, float | None], frames: Iterable[int]) -> None:
-    numbers = list(frames)
-    say(f"Held-out frames {numbers[0]} to {numbers[-1]}, mean over {len(numbers)}:")
-    for name, meaning in _MEANINGS.items():
-        value = means.get(name)
-        if value is not None:
-            say(f"  {value:8.3f}  {meaning}")

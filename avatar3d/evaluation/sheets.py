@@ -11,7 +11,9 @@ from avatar3d.evaluation.metrics import Box, eyes_box, mouth_box
 from avatar3d.io.images import write_image
 from avatar3d.provenance import declared_path
 
-__all__ = ["Panel", "contact_sheet", "save_poses", "save_sheets"]
+__all__ = [
+    "Panel", "contact_sheet", "mouth_strip", "save_poses", "save_sheets", "side_by_side",
+]  # fmt: skip
 
 _GAIN = 5
 _HEADER = 18
@@ -85,6 +87,25 @@ def contact_sheet(
     return np.concatenate([header, *rows])
 
 
+def mouth_strip(panels: Sequence[Panel], width: int = 96) -> np.ndarray:
+    """Mouths over time, (2 * W + gap, N * W, 3) uint8: the recording above, the render below."""
+    rows = []
+    for pick in ("truth", "render"):
+        mouths = []
+        for panel in panels:
+            image = getattr(panel, pick)
+            area = mouth_box(panel.landmarks, image.shape[1], image.shape[0])
+            mouths.append(_resized(area.crop(image), width, width))
+        rows.append(np.concatenate(mouths, 1))
+    gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([rows[0], gap, rows[1]])
+
+
+def side_by_side(truth: np.ndarray, render: np.ndarray, width: int = 384) -> np.ndarray:
+    """A frame of a video, (H, 2 * W, 3) uint8: the recording, then the render."""
+    return np.concatenate([_resized(image, width) for image in (truth, render)], 1)
+
+
 def _row(panel: Panel, box: Callable[..., Box] | None, width: int) -> np.ndarray:
     truth, render = panel.truth, panel.render
     if box is not None:
@@ -103,10 +124,10 @@ def _row(panel: Panel, box: Callable[..., Box] | None, width: int) -> np.ndarray
     return np.concatenate([_labelled(row, f"frame {panel.index}"), line])
 
 
-def _resized(image: np.ndarray, width: int) -> np.ndarray:
+def _resized(image: np.ndarray, width: int, height: int = 0) -> np.ndarray:
     from PIL import Image
 
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    height = height or max(1, round(image.shape[0] * width / image.shape[1]))
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 

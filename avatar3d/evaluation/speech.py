@@ -14,7 +14,7 @@ from avatar3d.audio.files import SAMPLE_RATE, load_audio
 from avatar3d.audio.tts import Phoneme, speak
 from avatar3d.evaluation.bootstrap import Estimate, correlated, estimate
 from avatar3d.evaluation.metrics import averaged, landmark_distance, level_and_opening
-from avatar3d.evaluation.protocol import TRAIN_FRACTION
+from avatar3d.evaluation.split import TRAIN_FRACTION
 from avatar3d.head import load_head
 from avatar3d.head.model import ShapedHead
 from avatar3d.motion.audio_driver import OFFSETS, AudioDriver
