@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from benchmarks.cases import Case, Run, all_cases, avatar_cases
+from benchmarks.field import field_cases
 from benchmarks.machine import Peak, describe, measure_peak, use_threads
 from benchmarks.scenes import avatar_face
 from rich.console import Console
@@ -117,7 +118,7 @@ def bench_kernels(options: argparse.Namespace) -> None:
 
 
 def _by_kind(options: argparse.Namespace) -> list[tuple[str, list[Case]]]:
-    cases = list(all_cases())
+    cases = [*all_cases(), *field_cases()]
     path = options.avatar or _newest_avatar()
     if path is not None:
         cases += avatar_cases(avatar_face(path))
@@ -164,6 +165,8 @@ def _measure(
             "pairs_per_covered_pixel": counted.pairs / max(1, counted.covered),
             "covered": counted.covered / counted.pixels,
         }
+    if case.samples:
+        row["ns_per_sample"] = 1e6 * best / case.samples
     if case.work is not None:
         row["flops"], row["bytes"] = case.work()
         peak, seconds = peaks[counts[-1]], best / 1000
@@ -278,6 +281,10 @@ def _print_notes(console: Console, rows: list[dict[str, Any]]) -> None:
                 f"{scene['covered']:.0%} of the picture covered",
                 highlight=False,
             )
+    for row in rows:
+        if "ns_per_sample" in row:
+            text = f"{row['name']}: {row['ns_per_sample']:.1f} ns per sample"
+            console.print(text, highlight=False)
     for row in rows:
         for name, other in row.get("others", {}).items():
             if "differs" in other:

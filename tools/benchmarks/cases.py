@@ -49,6 +49,7 @@ class Case:
         compare: the tensors that are returned must equal those of `others`.
         cpu_only: the operation has no other device.
         quick: part of `--quick`.
+        samples: of rays, to tell the time of each; 0 if it has none.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Case:
     compare: bool = True
     cpu_only: bool = False
     quick: bool = False
+    samples: int = 0
 
 
 def all_cases() -> Iterator[Case]:
