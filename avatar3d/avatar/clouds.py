@@ -34,7 +34,9 @@ _TWIN, _LIT_BY = 0.004, 60  # metres between mirrored points; pairs that tell ho
 _TORSO_ABOVE = 0.9  # triangles that move with the shoulders are left to the torso's own Gaussians
 _HAIR_PIXELS = 1.5  # beside the mesh, for one Gaussian
 _HAIR_SPREAD = 0.004  # metres, of hair in depth
-_SHELL_DEPTH = 0.8  # spacings below the surface, where the hair ends: Gaussians stick out
+# Spacings below the surface, where the person ends, of Gaussians that stick out of it by about as
+# much: those of hair, and what no frame shows on the mesh and so cannot learn its place.
+_SHELL_DEPTH, _UNSEEN_DEPTH = 0.8, 0.36
 _SHELL_SPREAD = 0.002  # metres
 _SHOWN_DENSITY = 4  # of hair that the clip shows, over that of other hair
 _SHELL_OPACITY = 3.0  # what no frame shows keeps it, and must not be glass
@@ -93,11 +95,14 @@ def bound_cloud(head: ShapedHead, views: Views, budget: int, rng: np.random.Gene
         splat_part[part == PARTS.index(name)] = SplatState.PARTS.index("mouth")
     for name in ("eye_left", "eye_right"):
         splat_part[part == PARTS.index(name)] = SplatState.PARTS.index("eyes")
+    spacing = 0.01 / np.sqrt(_triangle_density(head)[face] * scale)
+    position = np.zeros((len(face), 3))
+    position[:, 2] = np.where(~seen & outside, -_UNSEEN_DEPTH * spacing, 0)
     return Cloud(
         face=face,
         bary=bary,
-        position=np.zeros((len(face), 3)),
-        spacing=0.01 / np.sqrt(_triangle_density(head)[face] * scale),
+        position=position,
+        spacing=spacing,
         color=color,
         opacity=np.where(splat_part == 0, 2.0, 1.0),
         part=splat_part,

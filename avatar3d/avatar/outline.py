@@ -22,7 +22,8 @@ _PROBE = 4.0  # pixels beside an outline's vertex, where the mesh must end
 _INWARD = 0.025  # metres that an outline may be too wide
 _HAIR = 0.035  # metres that hair may stand off the skull
 _FACING = 0.5  # cosine from which what is seen as skin stays where it was tracked
-# Against a measured offset, or none of skin: neighbours' differences, offsets of hair.
+_HAIRY = 0.1  # and from which what is seen as hair may grow
+# Against a measured offset, or none of skin: neighbours' differences; hair's from the usual one.
 _STIFFNESS, _LOOSE = 0.3, 0.01
 _FACE = ("skin", "left_eye", "right_eye", "brows", "nose", "lips", "mouth_interior", "teeth")
 _ROUNDS = 3
@@ -33,13 +34,15 @@ def conformed(head: ShapedHead, views: Views) -> ShapedHead:
     """The head with its neutral surface moved along its normals to the person's outline.
 
     Vertices on the outline of a view go to the edge of the matte, outwards only where hair grows;
-    the hair between follows smoothly. Skin stays where it was tracked, unless it lies outside the
-    person. What is on the outline changes with the surface, hence several rounds.
+    the hair between follows smoothly, and that far from any outline stands off as the rest usually
+    does. Skin stays where it was tracked, unless it lies outside the person. What is on the outline
+    changes with the surface, hence several rounds.
     """
     model = head.model
     normals = _vertex_normals(head.vertices, model.faces)
     fixed, hairy = _fixed(views)
-    grows = hairy | (model.part == PARTS.index("scalp"))
+    scalp = model.part == PARTS.index("scalp")
+    grows = hairy | scalp
     stiff = csc_array(_STIFFNESS * _laplacian(model.faces, len(fixed)))
     offsets, target = np.zeros(len(fixed)), np.zeros(len(fixed))
     weight = np.where(fixed | ~grows, 1.0, _LOOSE)
@@ -52,6 +55,9 @@ def conformed(head: ShapedHead, views: Views) -> ShapedHead:
         known = np.flatnonzero(np.isfinite(wanted).any(0) & ~fixed)
         target[known] = offsets[known] + np.nanmedian(wanted[:, known], axis=0)
         weight[known] = 1
+        between = grows & (weight < 1)
+        if scalp[known].any():
+            target[between] = np.median(target[known][scalp[known]])
         offsets = spsolve(csc_array(stiff + diags_array(weight)), weight * target)
         moved = replace(head, vertices=head.vertices + normals * offsets[:, None])
     return moved
@@ -118,11 +124,12 @@ def _fixed(views: Views) -> tuple[np.ndarray, np.ndarray]:
     for vertices, face, labels in zip(views.vertices, views.face, views.parsing, strict=True):
         normals = _vertex_normals(vertices, model.faces)
         sight = vertices / np.linalg.norm(vertices, axis=1, keepdims=True)
-        facing = -(normals * sight).sum(1) > _FACING
+        cosine = -(normals * sight).sum(1)
         pixels = views.camera.project(vertices)
         label = _sample(np.where(face >= 0, labels, 0), pixels, 0)
-        fixed |= facing & np.isin(label, [PARSING_LABELS.index(name) for name in _FACE])
-        hairy |= outside & facing & (label == PARSING_LABELS.index("hair"))
+        face_label = np.isin(label, [PARSING_LABELS.index(name) for name in _FACE])
+        fixed |= (cosine > _FACING) & face_label
+        hairy |= outside & (cosine > _HAIRY) & (label == PARSING_LABELS.index("hair"))
     return fixed, hairy & ~fixed
 
 

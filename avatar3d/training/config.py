@@ -79,7 +79,8 @@ class TrainingConfig(RunConfig):
     prior_color: float = 0.3
     """Weight of the pull towards the colour of neighbouring Gaussians; see `Priors`."""
     prior_position: float = 0.005
-    """Weight of the pull towards the surface, in squared reaches of the part."""
+    """Weight of the pull towards the start place, of eyes and mouth towards the surface, in squared
+    reaches of the part."""
     prior_scale: float = 0.001
     """Weight of the pull towards the initial size, in squared e-folds."""
     prior_opacity: float = 0.001

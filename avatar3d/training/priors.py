@@ -20,6 +20,7 @@ __all__ = ["Priors"]
 
 _NEIGHBOURS = 8
 _REACH = {"skin": 0.002, "eyes": 0.001, "mouth": 0.003, "hair": 0.006, "torso": 0.01}  # metres
+_ON_SURFACE = ("eyes", "mouth")  # others belong where they started, which may be below it
 _SKIN_OPACITY = 4.0  # or the inside of the mouth shines through a cheek that turns
 
 
@@ -40,9 +41,7 @@ class Priors:
         # A row for each choice.
         self.neighbours = torch.from_numpy(_neighbours(state).T.astype(np.int32)).to(device)
         reach = np.array([_REACH[name] for name in SplatState.PARTS])[state.part]
-        on_surface = np.isin(
-            state.part, [SplatState.PARTS.index(name) for name in ("skin", "eyes", "mouth")]
-        )
+        on_surface = np.isin(state.part, [SplatState.PARTS.index(name) for name in _ON_SURFACE])
         skin = state.part == SplatState.PARTS.index("skin")
         count = len(state)
         self.goals = Goals(

@@ -55,3 +55,18 @@ def test_the_unseen_half_is_lit_as_what_is_seen_of_it(small_head: HeadModel) -> 
     error = (cloud.color - views.paint(points))[unseen]
     assert unseen.sum() > 300
     assert abs(np.median(error)) < 0.04  # 0.2 without
+
+
+def test_what_no_frame_shows_does_not_widen_the_person(small_head: HeadModel) -> None:
+    """Two deviations along the normal of what is unseen end at the surface, where it cannot learn
+    to; what is seen starts on it."""
+    head = small_head.shaped(np.zeros(4))
+    cloud = bound_cloud(head, OneSidedViews(head), 3000, np.random.default_rng(0))
+    assert cloud.shown is not None
+    skin = cloud.part == SplatState.PARTS.index("skin")
+    unseen = skin & ~cloud.shown.seen
+    reach = cloud.position[:, 2] + 2 * 0.18 * cloud.spacing
+    assert unseen.sum() > 500
+    assert (reach[unseen] < 1e-6).all()
+    assert (reach[unseen] > -0.2 * cloud.spacing[unseen]).all()
+    assert (cloud.position[skin & cloud.shown.seen] == 0).all()
