@@ -1,6 +1,7 @@
 """One verb for every format."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,13 @@ FORMATS: dict[str, Callable[..., None]] = {
 }
 """Name of a format to its writer (avatar, path, **options)."""
 
+_FOLDERS = {
+    "ply-sequence": r"\d+\.ply",
+    "png": r"\d+\.png",
+    "web": r"avatar\.(json|bin)|avatar3d\.(js|d\.ts)|index\.html|plate\.jpg|sound\.\w+",
+}
+"""Formats that are folders, to what their files are named."""
+_ANY_KIND = ("mov", "png", "webm")
 _MOVING = ("glb", "html", "mov", "ply-sequence", "png", "web", "webm")
 
 
@@ -72,11 +80,6 @@ def export(
     """
     from avatar3d.avatar import SplatAvatar
 
-    if not isinstance(avatar, SplatAvatar):
-        raise UserError(
-            "Only avatars of splats can be exported; render this one to a video with "
-            "`avatar3d render`, or train the same subject with `avatar=splat`."
-        )
     path = Path(output)
     name = format or path.suffix.lstrip(".").lower()
     if name not in FORMATS:
@@ -84,9 +87,25 @@ def export(
             f"Cannot export as {name or 'a file without a suffix'!r}; "
             f"choose one of {', '.join(sorted(FORMATS))}."
         )
+    if name not in _ANY_KIND and not isinstance(avatar, SplatAvatar):
+        raise UserError(
+            f"A {name} file needs Gaussians, and this avatar is a radiance field; make an avatar "
+            "of splats of it with `avatar3d convert`, or export it as mov, png or webm."
+        )
     if options.get("motion") is not None and name not in _MOVING:
         raise UserError(
             f"A {name} file keeps still; only {', '.join(_MOVING)} can be given a motion."
         )
+    if name in _FOLDERS:
+        _refuse_other_folders(path, _FOLDERS[name])
     FORMATS[name](avatar, path, **options)
     return path
+
+
+def _refuse_other_folders(path: Path, own: str) -> None:
+    """Writing a folder replaces it as a whole, which must not cost anybody their own files."""
+    if path.is_dir() and not all(re.fullmatch(own, entry.name) for entry in path.iterdir()):
+        raise UserError(
+            f"The folder {path} holds files that are not of such an export, and would be replaced; "
+            "choose another name."
+        )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from avatar3d.progress import track
 from avatar3d.provenance import declared_path, facts_of, slot
 
 if TYPE_CHECKING:
-    from avatar3d.avatar import SplatAvatar
+    from avatar3d.avatar import PosedAvatar
 
 __all__ = ["write_mov", "write_webm"]
 
@@ -23,7 +24,7 @@ _BT709 = 1
 
 
 def write_mov(
-    avatar: "SplatAvatar", path: str | os.PathLike[str], motion: Motion | None = None
+    avatar: "PosedAvatar", path: str | os.PathLike[str], motion: Motion | None = None
 ) -> None:
     """Write ProRes 4444 with alpha, about 2 MB a frame of a million pixels, for video editors.
 
@@ -39,7 +40,7 @@ def write_mov(
 
 
 def write_webm(
-    avatar: "SplatAvatar", path: str | os.PathLike[str], motion: Motion | None = None
+    avatar: "PosedAvatar", path: str | os.PathLike[str], motion: Motion | None = None
 ) -> None:
     """Write VP9 with alpha, which Chrome, Edge and Firefox lay over a page; see `write_mov`."""
     options = {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
@@ -47,7 +48,7 @@ def write_webm(
 
 
 def _write(
-    avatar: "SplatAvatar",
+    avatar: "PosedAvatar",
     path: Path,
     motion: Motion | None,
     codec: str,
@@ -66,7 +67,7 @@ def _write(
             raise UserError(
                 f"Cannot write a transparent video to {path}; use a name ending in .mov or .webm."
             ) from error
-        with output:
+        with _written(path), output:
             if path.suffix.lower() == ".webm":
                 output.metadata["XMP"] = slot(facts)
             stream: Any = output.add_stream(codec, rate=rate, options=options)
@@ -77,6 +78,18 @@ def _write(
             for picture in _pictures(frames, pixels, rate):
                 output.mux(stream.encode(picture))
             output.mux(stream.encode(None))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror}; check free space and permissions."
+        ) from error
 
 
 def _pictures(frames: Iterator[np.ndarray], pixels: str, rate: Fraction) -> Iterator[Any]:

@@ -12,13 +12,13 @@ from avatar3d.progress import track
 from avatar3d.provenance import declare, facts_of
 
 if TYPE_CHECKING:
-    from avatar3d.avatar import SplatAvatar
+    from avatar3d.avatar import PosedAvatar
 
 __all__ = ["transparent_frames", "write_png_sequence"]
 
 
 def write_png_sequence(
-    avatar: "SplatAvatar", path: str | os.PathLike[str], motion: Motion | None = None
+    avatar: "PosedAvatar", path: str | os.PathLike[str], motion: Motion | None = None
 ) -> None:
     """Write `motion` as the folder `path` of 000000.png, 000001.png, ...: RGB and straight alpha.
 
@@ -39,7 +39,7 @@ def write_png_sequence(
             declare(file, facts, path)
 
 
-def transparent_frames(avatar: "SplatAvatar", motion: Motion) -> Iterator[np.ndarray]:
+def transparent_frames(avatar: "PosedAvatar", motion: Motion) -> Iterator[np.ndarray]:
     """(H, W, 4) uint8 with straight alpha for every frame of a motion."""
     shape = (avatar.camera.height, avatar.camera.width, 3)
     # What lies behind shows in the difference of the same picture on black and on white.

@@ -37,10 +37,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         # An unreadable *source* inside the body is not ours to explain.
         if error.filename and Path(error.filename) not in (temporary, target, target.parent):
             raise
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"Cannot write {target}: {reason}; check free space and permissions."
-        ) from error
+        raise _unwritable(target, error) from error
     finally:
         with suppress(OSError):  # e.g. the parent is a file; the error above says more
             temporary.unlink(missing_ok=True)
@@ -48,7 +45,11 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder; on success it replaces the folder `target` as a whole."""
+    """Yield a temporary folder; on success it replaces the folder `target` as a whole.
+
+    Raises:
+        UserError: it cannot be written or the disk is full.
+    """
     target = Path(target)
     temporary = target.with_name(f"{_MARK}{secrets.token_hex(4)}-{target.name}")
     try:
@@ -62,6 +63,11 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             os.rename(temporary, target)
         _sync_folder(target.parent)
+    except OSError as error:
+        place = Path(error.filename) if error.filename else temporary
+        if place.is_relative_to(temporary) or temporary.is_relative_to(place) or place == target:
+            raise _unwritable(target, error) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -83,6 +89,11 @@ def sweep_temporaries(folder: str | os.PathLike[str]) -> list[Path]:
         else:
             path.unlink(missing_ok=True)
     return swept
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(f"Cannot write {target}: {reason}; check free space and permissions.")
 
 
 def _sync_folder(folder: Path) -> None:

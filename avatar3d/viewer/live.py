@@ -1,8 +1,12 @@
 """A local server that shows an avatar in the browser, drawn by our own renderer on this machine."""
 
+import base64
+import mimetypes
+import tempfile
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +16,9 @@ from avatar3d.avatar.torso import predict_torso
 from avatar3d.errors import UserError
 from avatar3d.geometry import Camera, rigid_inverse, yaw_pitch_roll
 from avatar3d.head.arkit import ARKIT_52
+from avatar3d.motion.emotions import EMOTIONS
 from avatar3d.motion.motion import Motion
+from avatar3d.motion.sliders import expression_vector
 from avatar3d.progress import say
 
 if TYPE_CHECKING:
@@ -68,11 +74,15 @@ class LiveViewer:
         self.avatar = avatar
         self._server = viser.ViserServer(host=host, port=port, label="avatar3d", verbose=False)
         self.port: int = self._server.get_port()
-        self._frame = 0  # of the captured motion while it plays
+        self._spoken: Motion | None = None  # for a sound that was given, while it lasts
+        self._since = time.monotonic()  # when what plays began
         self._shown: dict[int, Any] = {}  # what each window shows, to draw only what is new
         self._panel: Any = None  # a picture above the controls
         self._running = True
+        self._drawn: list[float] = []  # when pictures of the last second were sent
+        self._rate: Any = self._server.gui.add_text("Frames a second", "-", disabled=True)
         self._controls = self._add_controls(self._server.gui)
+        self._add_speech(self._server.gui)
         self._place_camera(self._server)
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
@@ -94,12 +104,37 @@ class LiveViewer:
         else:
             self._panel.image = panel
 
-    def motion(self) -> Motion:
-        """One frame: what the controls say, or the captured motion while it plays."""
-        controls = self._controls
+    def speak(self, sound: bytes, name: str) -> None:
+        """Perform a sound file, and let every window hear it.
+
+        Raises:
+            UserError: the file cannot be read as sound.
+        """
+        from avatar3d.audio import load_audio
+        from avatar3d.motion.speech import motion_for_audio
+
+        with tempfile.TemporaryDirectory(prefix="avatar3d-") as folder:
+            path = Path(folder) / f"sound{Path(name).suffix}"
+            path.write_bytes(sound)
+            samples, _ = load_audio(path)
         idle = self.avatar.idle_motion
-        if controls["play"].value:
-            frame = idle.at(np.array([self._frame % len(idle)]))
+        self._spoken = motion_for_audio(self.avatar.driver, samples, idle.fps, idle)
+        kind = mimetypes.guess_type(name)[0] or "audio/wav"
+        data = base64.b64encode(sound).decode()
+        self._heard.content = f'<audio autoplay controls src="data:{kind};base64,{data}"></audio>'
+        self._since = time.monotonic()
+
+    def motion(self) -> Motion:
+        """One frame: what the controls say, or the motion that plays."""
+        controls = self._controls
+        playing = self.avatar.idle_motion if controls["play"].value else None
+        elapsed = time.monotonic() - self._since
+        if self._spoken is not None:
+            playing = self._spoken
+            if elapsed >= playing.duration:
+                self._spoken = playing = None
+        if playing is not None:
+            frame = playing.at(np.array([elapsed * playing.fps % (len(playing) - 1 or 1)]))
             head = np.eye(4)[None] if frame.head_pose is None else frame.head_pose
         else:
             weights = [controls[name].value for name in ARKIT_52]
@@ -159,6 +194,19 @@ class LiveViewer:
             with gui.add_folder(title, expand_by_default=title == "Jaw"):
                 for name in (n for n in ARKIT_52 if n.startswith(prefixes)):
                     controls[name] = gui.add_slider(name, 0.0, 1.0, 0.01, 0.0)
+
+        @controls["play"].on_update
+        def _(_: Any) -> None:
+            self._since = time.monotonic()
+
+        moods = gui.add_button_group("Expression", tuple(EMOTIONS))
+
+        @moods.on_click
+        def _(_: Any) -> None:
+            weights = expression_vector(EMOTIONS[moods.value])
+            for name, weight in zip(ARKIT_52, weights, strict=True):
+                controls[name].value = float(weight)
+
         reset = gui.add_button("Reset")
 
         @reset.on_click
@@ -167,6 +215,26 @@ class LiveViewer:
                 control.value = type(control.value)(0)
 
         return controls
+
+    def _add_speech(self, gui: Any) -> None:
+        upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*")
+        self._said = gui.add_markdown("")
+        self._heard = gui.add_html("")
+
+        @upload.on_upload
+        def _(_: Any) -> None:
+            self._said.content = "Listening …"
+            try:
+                self.speak(upload.value.content, upload.value.name)
+                self._said.content = ""
+            except UserError as error:
+                self._said.content = str(error)
+
+    def _tell_rate(self, now: float) -> None:
+        self._drawn = [moment for moment in self._drawn if moment > now - 1]
+        rate = str(len(self._drawn))
+        if self._rate.value != rate:
+            self._rate.value = rate
 
     def _place_camera(self, server: Any) -> None:
         """Start where the clip's camera stood; the world is the head frame at rest."""
@@ -183,10 +251,10 @@ class LiveViewer:
     def _loop(self) -> None:
         while self._running:
             start = time.monotonic()
-            self._frame += int(self._controls["play"].value)
             motion = self.motion()
             for client in list(self._server.get_clients().values()):
                 self._show(client, motion)
+            self._tell_rate(start)
             time.sleep(max(0.0, start + 1 / FRAMES_PER_SECOND - time.monotonic()))
 
     def _show(self, client: Any, motion: Motion) -> None:
@@ -206,6 +274,7 @@ class LiveViewer:
         image = self.picture(motion, np.linalg.inv(T_rest_camera), width, height)
         client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
         self._shown[client.client_id] = state
+        self._drawn.append(time.monotonic())
 
 
 def _matrix(wxyz: np.ndarray) -> np.ndarray:

@@ -2,12 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
+from avatar3d.audio import save_wav
+from avatar3d.audio.files import SAMPLE_RATE
+from avatar3d.audio.tts import speak
 from avatar3d.avatar import SplatAvatar
+from avatar3d.errors import UserError
+from avatar3d.head import ARKIT_INDEX
 from avatar3d.viewer import LiveViewer
 
 pytest.importorskip("viser")
@@ -48,3 +54,28 @@ def test_a_browser_gets_the_picture(live: LiveViewer, open_page: Callable):
         while not live._shown and time.monotonic() < deadline:
             time.sleep(0.2)
         assert live._shown
+
+
+def test_speaks_a_sound_that_is_uploaded(live: LiveViewer, avatar: SplatAvatar, tmp_path: Path):
+    sound = speak("Maybe a small boat.", "en").at_16k()
+    save_wav(tmp_path / "a.wav", sound, SAMPLE_RATE)
+    live.speak((tmp_path / "a.wav").read_bytes(), "a.wav")
+    assert "<audio autoplay" in live._heard.content
+    jaws = []
+    deadline = time.monotonic() + len(sound) / SAMPLE_RATE + 5
+    while live._spoken is not None and time.monotonic() < deadline:
+        jaws.append(float(live.motion().expression[0, ARKIT_INDEX["jawOpen"]]))
+        time.sleep(0.05)
+    assert max(jaws) > 0.03
+    assert live._spoken is None  # it ends with the sound
+    with pytest.raises(UserError):
+        live.speak(b"no sound at all", "b.wav")
+
+
+def test_tells_how_many_frames_it_draws(live: LiveViewer, open_page: Callable):
+    live._controls["play"].value = True
+    with open_page(f"http://127.0.0.1:{live.port}"):
+        deadline = time.monotonic() + 60
+        while live._rate.value in ("-", "0") and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert int(live._rate.value) > 0
