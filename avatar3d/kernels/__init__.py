@@ -37,6 +37,7 @@ from avatar3d.kernels.pixels import decode_pixels, encode_pixels
 from avatar3d.kernels.pull import Goals, attribute_pull
 from avatar3d.kernels.rasterizer import RasterStats, rasterize, rasterize_with_depth
 from avatar3d.kernels.raymarch import Samples, march, near_far
+from avatar3d.kernels.render_rays import FieldWeights, Rendered, render_rays
 from avatar3d.kernels.ssim import l1_ssim_loss, ssim
 from avatar3d.kernels.warp import NodeWeights, WarpGrid, WarpLattice, unwarp, warp_nodes
 
@@ -47,6 +48,7 @@ __all__ = [
     "Composited",
     "FaceGradients",
     "FaceLoss",
+    "FieldWeights",
     "Goals",
     "HashGrid",
     "Implementation",
@@ -55,6 +57,7 @@ __all__ = [
     "OuterGradient",
     "Poses",
     "RasterStats",
+    "Rendered",
     "Samples",
     "Wanted",
     "WarpGrid",
@@ -84,6 +87,7 @@ __all__ = [
     "rasterize",
     "rasterize_mesh",
     "rasterize_with_depth",
+    "render_rays",
     "set_num_threads",
     "solve_blocks",
     "sparse_adam_",

@@ -187,6 +187,11 @@ class _Collecting(torch.autograd.Function):
         return v_points if wanted else None, None, None, None, None
 
 
+def native_grid(layout: HashGrid) -> Any:
+    """The layout as the native module takes it."""
+    return _grid([layout.levels, layout.features, layout.log2_size, layout.base, layout.finest])
+
+
 def _grid(shape: list[int]) -> Any:
     """The layout as the native module knows it."""
     return native().Grid(shape[1], *_level_arrays(tuple(shape)))

@@ -151,7 +151,7 @@ def _mlp(
     rows: Tensor | None,
 ) -> Tensor:
     out = torch.empty(inputs.shape[0], weights[-1].shape[0])
-    native().mlp(_view(inputs, weights, biases, gates, vectors, rows), *arrays([out]))
+    native().mlp(native_mlp(inputs, weights, biases, gates, vectors, rows), *arrays([out]))
     return out
 
 
@@ -160,7 +160,7 @@ def _(inputs: Tensor, weights: list[Tensor], *rest: Any) -> Tensor:
     return inputs.new_empty(inputs.shape[0], weights[-1].shape[0])
 
 
-def _view(
+def native_mlp(
     inputs: Tensor,
     weights: list[Tensor],
     biases: list[Tensor],
@@ -168,6 +168,7 @@ def _view(
     vectors: Tensor | None,
     rows: Tensor | None,
 ) -> Any:
+    """The network and its points as the native module takes them."""
     return native().Mlp(
         *arrays([inputs]), arrays(weights), arrays(biases), *arrays([gates, vectors, rows])
     )
@@ -197,7 +198,7 @@ def _mlp_backward(
     ]
     v_inputs, v_gates, v_vectors, *of_layers = arrays(grads)
     native().mlp_backward(
-        _view(inputs, weights, biases, gates, vectors, rows), *arrays([v_outputs]), v_inputs,
+        native_mlp(inputs, weights, biases, gates, vectors, rows), *arrays([v_outputs]), v_inputs,
         of_layers[:layers], of_layers[layers:], v_gates, v_vectors,
     )  # fmt: skip
     return [torch.empty(0) if g is None else g for g in grads]

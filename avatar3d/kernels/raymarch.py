@@ -1,6 +1,7 @@
 """Samples along rays, in the occupied part of a volume."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,28 +99,9 @@ def march(
     Raises:
         ValueError: an argument has the wrong shape, dtype, device or range.
     """
-    check_tensor("origins", origins, (None, 3), float32=False, form="(R, 3)")
-    rays = len(origins)
-    check_tensor("directions", directions, (rays, 3), float32=False, form=f"({rays}, 3)")
-    check_frames(frames, rays, 2**31 - 1 if warp is None else len(warp))
-    if not step > 0 or not max_samples >= 0:
-        raise ValueError(
-            f"step is {step} and max_samples {max_samples}, expected positive numbers."
-        )
-    if jitter is not None:
-        check_tensor("jitter", jitter, (rays,), float32=False, form=f"({rays},)")
-    if limits is not None:
-        for name, value in zip(("first", "last"), limits, strict=True):
-            check_tensor(f"the {name} limit", value, (rays,), float32=False, form=f"({rays},)")
-    if mask is not None:
-        _check_mask(mask, warp, occupancy)
-    check_devices(
-        origins=origins, directions=directions, frames=frames, occupancy=occupancy.bits,
-        jitter=jitter, mask=mask,
-    )  # fmt: skip
-    sides = occupancy.box[1] - occupancy.box[0]
-    if float(sides.norm()) > _MOST_STEPS * step:
-        raise ValueError(f"step is {step}, too small for a box of {sides.tolist()} metres.")
+    check_rays(origins, directions, frames, warp, occupancy, step, jitter, limits, mask)
+    if max_samples < 0:
+        raise ValueError(f"max_samples is {max_samples}, expected at least 0.")
     with torch.no_grad():
         fast = origins.device.type == "cpu" and origins.dtype == torch.float32
         run = _march_natively if fast and use_native(backend) else _march_in_torch
@@ -147,10 +129,9 @@ def _march_natively(
     mask: Tensor | None,
     max_samples: int,
 ) -> Samples:
-    first, last = (None, None) if limits is None else limits
-    o, d, f, m, j, a, b = arrays([origins, directions, frames, mask, jitter, first, last])
-    inverse = None if warp is None else warp.inverse.arrays()
-    marched = native().Marched(o, d, f, inverse, occupancy.arrays(), m, step, j, a, b)
+    marched = native().Marched(
+        native_rays(origins, directions, frames, warp, occupancy, step, jitter, limits, mask)
+    )
     if marched.count() > max_samples:
         marched.limit(max_samples)
     n = marched.count()
@@ -159,6 +140,59 @@ def _march_natively(
     rays = torch.empty(n, dtype=torch.int32)
     marched.fill(*arrays([points, t, dt, offsets, rays]))
     return Samples(points, t, dt, offsets, rays, marched.marched())
+
+
+def check_rays(
+    origins: Tensor,
+    directions: Tensor,
+    frames: Tensor,
+    warp: WarpGrid | None,
+    occupancy: Occupancy,
+    step: float,
+    jitter: Tensor | None,
+    limits: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+) -> None:
+    """Raise ValueError unless the arguments of `march` fit."""
+    check_tensor("origins", origins, (None, 3), float32=False, form="(R, 3)")
+    rays = len(origins)
+    check_tensor("directions", directions, (rays, 3), float32=False, form=f"({rays}, 3)")
+    check_frames(frames, rays, 2**31 - 1 if warp is None else len(warp))
+    if not step > 0:
+        raise ValueError(f"step is {step}, expected a positive number.")
+    if jitter is not None:
+        check_tensor("jitter", jitter, (rays,), float32=False, form=f"({rays},)")
+    if limits is not None:
+        for name, value in zip(("first", "last"), limits, strict=True):
+            check_tensor(f"the {name} limit", value, (rays,), float32=False, form=f"({rays},)")
+    if mask is not None:
+        _check_mask(mask, warp, occupancy)
+    check_devices(
+        origins=origins, directions=directions, frames=frames, occupancy=occupancy.bits,
+        jitter=jitter, mask=mask,
+    )  # fmt: skip
+    sides = occupancy.box[1] - occupancy.box[0]
+    if float(sides.norm()) > _MOST_STEPS * step:
+        raise ValueError(f"step is {step}, too small for a box of {sides.tolist()} metres.")
+
+
+def native_rays(
+    origins: Tensor,
+    directions: Tensor,
+    frames: Tensor,
+    warp: WarpGrid | None,
+    occupancy: Occupancy,
+    step: float,
+    jitter: Tensor | None,
+    limits: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+) -> Any:
+    """As the native module takes them. Without a warp all frames are alike."""
+    first, last = (None, None) if limits is None else limits
+    frames = frames if warp is not None else torch.zeros_like(frames)
+    o, d, f, m, j, a, b = arrays([origins, directions, frames, mask, jitter, first, last])
+    inverse = None if warp is None else warp.inverse.arrays()
+    return native().Rays(o, d, f, inverse, occupancy.arrays(), m, step, j, a, b)
 
 
 def _march_in_torch(

@@ -16,6 +16,7 @@
 #include "peak.h"
 #include "pixels.h"
 #include "raster_backward.h"
+#include "render_rays.h"
 #include "sparse_adam.h"
 #include "ssim_loss.h"
 #include "warp_field.h"
@@ -35,7 +36,7 @@ namespace avatar3d {
 
 const Kernels* A3D_TABLE() {
   static const RayKernels rays = {warp_nodes, invert_warp, displace,          posed_mask,
-                                  march,      composite,   composite_backward};
+                                  march,      composite,   composite_backward, render_rays};
   static const Kernels table = {A3D_NAME,      rasterize,        rasterize_backward,
                                 l1_ssim,       detail,           rasterize_mesh,
                                 bind,          bind_backward,    outer_adamw,

@@ -18,6 +18,12 @@ struct StepBlock {
   int count = 0;
 };
 
+inline void add_step(StepBlock& b, const float p[3], float t, int ray, int frame) {
+  const int n = b.count++;
+  for (int k = 0; k < 3; k++) b.p[k][n] = p[k];
+  b.t[n] = t, b.ray[n] = ray, b.frame[n] = frame;
+}
+
 // Samples, x y z t each, and how many of them each ray has.
 struct SampleList {
   float* samples;
@@ -25,19 +31,29 @@ struct SampleList {
   int count;
 };
 
-inline void take_block(const MarchInput& in, StepBlock& b, SampleList& out) {
-  if (in.inverse.coarse.nodes && b.count) {
-    for (int i = b.count; i < b.count + kWidth; i++) b.frame[i] = b.frame[b.count - 1];
-    for (int i = 0; i < b.count; i += kWidth) {
-      Lanes p[3], u[3];
-      for (int k = 0; k < 3; k++) p[k] = Lanes(b.p[k] + i);
-      displace_block(in.inverse, b.frame + i, p, u);
-      for (int k = 0; k < 3; k++) store(b.p[k] + i, (p[k] + u[k]).v);
-    }
+// To canonical space.
+inline void unwarp_block(const MarchInput& in, StepBlock& b) {
+  if (!in.inverse.coarse.nodes || !b.count) return;
+  for (int i = b.count; i < b.count + kWidth; i++) b.frame[i] = b.frame[b.count - 1];
+  for (int i = 0; i < b.count; i += kWidth) {
+    Lanes p[3], u[3];
+    for (int k = 0; k < 3; k++) p[k] = Lanes(b.p[k] + i);
+    displace_block(in.inverse, b.frame + i, p, u);
+    for (int k = 0; k < 3; k++) store(b.p[k] + i, (p[k] + u[k]).v);
   }
+}
+
+// Whether step i of an unwarped block becomes a sample, whose point is c.
+inline bool is_sample(const MarchInput& in, const StepBlock& b, int i, float c[3]) {
+  for (int k = 0; k < 3; k++) c[k] = b.p[k][i];
+  return !in.inverse.coarse.nodes || is_occupied(in.volume, in.bits, c);
+}
+
+inline void take_block(const MarchInput& in, StepBlock& b, SampleList& out) {
+  unwarp_block(in, b);
   for (int i = 0; i < b.count; i++) {
-    const float c[3] = {b.p[0][i], b.p[1][i], b.p[2][i]};
-    if (in.inverse.coarse.nodes && !is_occupied(in.volume, in.bits, c)) continue;
+    float c[3];
+    if (!is_sample(in, b, i, c)) continue;
     float* s = out.samples + 4 * (size_t)out.count++;
     s[0] = c[0], s[1] = c[1], s[2] = c[2], s[3] = b.t[i];
     out.counts[b.ray[i]]++;
@@ -120,9 +136,7 @@ inline void march_rays(const MarchInput& in, const FrameTable* table, int first,
     for (int i = begin_bricks(in.volume, steps.first, steps);
          next_step(in.volume, skip, steps, i, t, p); i++) {
       if (block.count == kStepsOfBlock) take_block(in, block, out);
-      const int n = block.count++;
-      block.p[0][n] = p[0], block.p[1][n] = p[1], block.p[2][n] = p[2];
-      block.t[n] = t, block.ray[n] = ray - first, block.frame[n] = in.frame[ray];
+      add_step(block, p, t, ray - first, in.frame[ray]);
     }
   }
   take_block(in, block, out);

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "lease.h"
-#include "module.h"
+#include "module_field.h"
 #include "parallel.h"
 
 namespace avatar3d {
@@ -166,20 +166,28 @@ void posed_mask(const VolumeArrays& volume, const WarpArrays& warp, BytesOut mas
                                    threads_to_use());
 }
 
-// Samples that wait for tensors of their number.
-class Marched {
- public:
-  Marched(const Marched&) = delete;
-  Marched(FloatIn origins, FloatIn directions, IntIn frames, const WarpArrays* inverse,
-          const VolumeArrays& volume, std::optional<ByteIn> mask, float step,
-          OptionalFloats jitter, OptionalFloats first, OptionalFloats last) {
-    const size_t rays = frames.size();
-    if (rays > 0x7fffff00) throw std::invalid_argument("too many rays");
+// What march and render_rays read. Without a warp there are no frames.
+struct Rays {
+  FloatIn origins, directions;
+  IntIn frames;
+  std::optional<WarpArrays> inverse;
+  VolumeArrays volume;
+  std::optional<ByteIn> mask;
+  float step;
+  OptionalFloats jitter, first, last;
+
+  int count() const {
+    if (frames.size() > 0x7fffff00) throw std::invalid_argument("too many rays");
+    return (int)frames.size();
+  }
+
+  MarchInput view() const {
+    const size_t rays = (size_t)count();
     expect(origins, 3 * rays, "origins"), expect(directions, 3 * rays, "directions");
     MarchInput in = {};
     in.rays = (int)rays;
     in.frames = inverse ? inverse->frames() : 1;
-    check_frames(frames, rays, inverse ? in.frames : 0x7fffffff);
+    check_frames(frames, rays, in.frames);
     in.volume = volume.view();
     float square = 0.0f;
     for (int k = 0; k < 3; k++) {
@@ -197,14 +205,22 @@ class Marched {
       expect(*mask, volume.bytes() * (size_t)in.frames, "mask");
       in.mask = bricks_at(mask->data());
     }
-    std::vector<int32_t> all_one;  // without a warp every frame is alike
-    if (!inverse) all_one.assign(rays, 0);
     in.origins = origins.data(), in.directions = directions.data();
-    in.frame = inverse ? frames.data() : all_one.data();
+    in.frame = frames.data();
     in.bits = bricks_at(volume.bits.data());
-    in.step = step_ = step;
+    in.step = step;
     in.jitter = jitter ? jitter->data() : nullptr;
     in.first = first ? first->data() : nullptr, in.last = last ? last->data() : nullptr;
+    return in;
+  }
+};
+
+// Samples that wait for tensors of their number.
+class Marched {
+ public:
+  Marched(const Marched&) = delete;
+  Marched(const Rays& rays) : counts_((size_t)rays.count()), step_(rays.step) {
+    const MarchInput in = rays.view();
     nb::gil_scoped_release unlocked;
     run(in);
   }
@@ -246,7 +262,6 @@ class Marched {
     const int pieces = chunks_of(kRaysOfPiece, in.rays);
     for (int i = 0; i < pieces; i++) own_.push_back(std::make_unique<Lease>());
     for (const auto& own : own_) pieces_.push_back({&own->buffer(), 0});
-    counts_.resize((size_t)in.rays);
     Lease scratch;
     active_kernels().rays.march(in, pieces_.data(), counts_.data(), scratch.buffer(),
                                 threads_to_use());
@@ -260,6 +275,32 @@ class Marched {
   int marched_ = 0;
   float step_ = 0.0f;
 };
+
+// density (3,): what is added to its logarithm, and the bounds of that.
+void render_rays(const Rays& rays, const Grid& grid, FloatIn table, const Grid& attention,
+                 FloatIn attention_table, const Mlp& mlp, FloatIn origin, float scale,
+                 FloatIn density, FloatOut color, FloatOut alpha, FloatOut depth, FloatOut gates) {
+  const MarchInput in = rays.view();
+  FieldInput field = {};
+  field.grid = grid.input(table), field.attention = attention.input(attention_table);
+  field.mlp = mlp.shape();
+  if (field.mlp.outputs != 4 || (size_t)field.mlp.inputs != grid.outputs() ||
+      (field.mlp.groups && (size_t)field.mlp.groups != attention.outputs()) ||
+      (field.mlp.frames > 1 && field.mlp.frames != in.frames))
+    throw std::invalid_argument("the parts of the field do not fit together");
+  expect(origin, 3, "origin"), expect(density, 3, "density");
+  for (int k = 0; k < 3; k++) field.origin[k] = origin.data()[k];
+  field.scale = scale;
+  field.log_density = density.data()[0];
+  field.least = density.data()[1], field.most = density.data()[2];
+  const size_t n = (size_t)in.rays;
+  expect(color, 3 * n, "color"), expect(alpha, n, "alpha"), expect(depth, n, "depth");
+  expect(gates, n * (size_t)field.mlp.groups, "gates");
+  const RenderOutput out = {color.data(), alpha.data(), depth.data(), gates.data()};
+  nb::gil_scoped_release unlocked;
+  Lease scratch;
+  active_kernels().rays.render_rays(in, field, out, scratch.buffer(), threads_to_use());
+}
 
 CompositeInput composite_input(const FloatIn& density, const FloatIn& color, const FloatIn& extra,
                                const FloatIn& t, const FloatIn& dt, const IntIn& offsets) {
@@ -327,11 +368,20 @@ void add_ray_kernels(nb::module_& m) {
   m.def("invert_warp", &invert_warp);
   m.def("displace", &displace);
   m.def("posed_mask", &posed_mask);
+  nb::class_<Rays>(m, "Rays").def(
+      "__init__",
+      [](Rays* self, FloatIn origins, FloatIn directions, IntIn frames, const WarpArrays* inverse,
+         const VolumeArrays& volume, std::optional<ByteIn> mask, float step, OptionalFloats jitter,
+         OptionalFloats first, OptionalFloats last) {
+        std::optional<WarpArrays> warp;
+        if (inverse) warp = *inverse;
+        new (self) Rays{origins, directions, frames, warp, volume, mask, step, jitter, first, last};
+      },
+      nb::arg(), nb::arg(), nb::arg(), none(), nb::arg(), none(), nb::arg(), none(), none(),
+      none());
+  m.def("render_rays", &render_rays);
   nb::class_<Marched>(m, "Marched")
-      .def(nb::init<FloatIn, FloatIn, IntIn, const WarpArrays*, const VolumeArrays&,
-                    std::optional<ByteIn>, float, OptionalFloats, OptionalFloats, OptionalFloats>(),
-           nb::arg(), nb::arg(), nb::arg(), none(), nb::arg(), none(), nb::arg(), none(), none(),
-           none())
+      .def(nb::init<const Rays&>())
       .def("count", &Marched::count)
       .def("marched", &Marched::marched)
       .def("limit", &Marched::limit)

@@ -6,6 +6,7 @@
 
 #include "avatar3d/ray.h"
 #include "avatar3d/warp.h"
+#include "field_types.h"
 
 namespace avatar3d {
 
@@ -65,6 +66,20 @@ struct CompositeGradient {
   float *density, *color, *extra;
 };
 
+// A radiance field: gates = sigmoid(attention), raw = mlp(grid), density = exp of the first number
+// plus log_density, within bounds; colour = sigmoid of the next three.
+struct FieldInput {
+  GridInput grid, attention;
+  MlpInput mlp;
+  float origin[3], scale;  // points reach the grids as (p - origin) scale
+  float log_density, least, most;
+};
+
+// gates: (R, groups)
+struct RenderOutput {
+  float *color, *alpha, *depth, *gates;
+};
+
 struct RayKernels {
   void (*warp_nodes)(const NodeProduct&, float* nodes, int threads);
   // inverse.coarse and .fine hold where to write; (F, nodes, 4)
@@ -80,6 +95,8 @@ struct RayKernels {
   void (*composite)(const CompositeInput&, const CompositeOutput&, Buffer& scratch, int threads);
   void (*composite_backward)(const CompositeInput&, const CompositeGradient&, Buffer& scratch,
                              int threads);
+  void (*render_rays)(const MarchInput&, const FieldInput&, const RenderOutput&, Buffer& scratch,
+                      int threads);
 };
 
 }  // namespace avatar3d
