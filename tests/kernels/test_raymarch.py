@@ -112,10 +112,10 @@ def test_samples_are_where_they_should_be(backend, simd, threads):
 @pytest.mark.parametrize("seed", range(3))
 def test_native_samples_are_those_of_torch(masked, seed, simd, threads):
     warp, occupancy = wave(), ball(0.12, 32, 0.2)
-    origins, directions, _ = camera(40, seed)
+    origins, directions, _ = camera(30, seed)
     g = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 2, (1600,), generator=g, dtype=torch.int32)
-    jitter = torch.rand(1600, generator=g)
+    frames = torch.randint(0, 2, (900,), generator=g, dtype=torch.int32)
+    jitter = torch.rand(900, generator=g)
     mask = posed_mask(occupancy, warp) if masked else None
     ours, theirs = (
         march(
@@ -123,7 +123,7 @@ def test_native_samples_are_those_of_torch(masked, seed, simd, threads):
         )
         for b in BACKENDS
     )  # fmt: skip
-    assert len(ours) > 5000
+    assert len(ours) > 3000
     # the two may round a point at the border of a cell to different sides
     assert abs(len(ours) - len(theirs)) <= 2
     same = ours.offsets.diff() == theirs.offsets.diff()
@@ -140,8 +140,8 @@ def test_the_mask_loses_no_sample(simd, threads):
     cells = [reference.unpack_bits(m, 32) for m in (mask, expected)]
     assert (cells[0] != cells[1]).sum() <= 3  # rounding at the border of a cell
     assert cells[0].float().mean() < 0.2
-    origins, directions, _ = camera(40)
-    frames = torch.arange(1600, dtype=torch.int32) % 3
+    origins, directions, _ = camera(30)
+    frames = torch.arange(900, dtype=torch.int32) % 3
     with_mask = march(origins, directions, frames, warp, occupancy, 0.003, mask=mask)
     without = march(origins, directions, frames, warp, occupancy, 0.003)
     assert with_mask.t.equal(without.t)
@@ -193,12 +193,12 @@ def test_near_and_far_are_nerfaccs():
     from nerfacc.grid import _ray_aabb_intersect
 
     assert nerfacc.__version__
-    origins, directions, _ = camera(40)
+    origins, directions, _ = camera(30)
     near, far, hit = _ray_aabb_intersect(origins, directions, BOX.view(1, 6), 0.0)
     ours = near_far(origins, directions, BOX)
     hit = hit[:, 0]
     assert (ours[1] > ours[0]).equal(hit)
-    assert 100 < hit.sum() < 1600
+    assert 100 < hit.sum() < 900
     assert (ours[0] - near[:, 0])[hit].abs().max() < 1e-6
     assert (ours[1] - far[:, 0])[hit].abs().max() < 1e-6
 
@@ -262,7 +262,7 @@ def test_bits_do_not_depend_on_threads(simd):
     for threads in (1, 2, 5):
         kernels.set_num_threads(threads)
         mask = posed_mask(occupancy, warp)
-        s = march(*camera(40), warp, occupancy, 0.003, mask=mask)
+        s = march(*camera(30), warp, occupancy, 0.003, mask=mask)
         results.append([mask, s.points, s.t, s.offsets, s.rays])
     kernels.set_num_threads(before)
     assert all(a.equal(b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
