@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
+from avatar3d.io.media import open_media
 from avatar3d.io.packets import packets
 
 __all__ = [
@@ -128,7 +129,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UserError(f"There is no file {path}; check the path.")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_media(path, metadata_errors="ignore") as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -109,7 +109,9 @@ def load_piper(path: Path, settings_path: Path | None = None) -> PiperVoice:
         if kind != "espeak":
             raise UserError(f"{path} wants {kind!r} phonemes; only eSpeak NG's can be had.")
         return PiperVoice(_session(path), settings, path.stem)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+    ) as error:  # fmt: skip
         raise UserError(f"{path} is not a Piper voice ({error!r}).") from error
 
 

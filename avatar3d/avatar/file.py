@@ -18,7 +18,9 @@ read.
 import hashlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,12 @@ from safetensors.numpy import save as save_tensors
 
 from avatar3d.avatar.gamut import Gamut
 from avatar3d.avatar.nerf import NerfAvatar, NerfState
-from avatar3d.avatar.packing import pack, unpack
+from avatar3d.avatar.packing import pack, scaled, unpack
 from avatar3d.avatar.posed import PosedAvatar
 from avatar3d.avatar.splat import SplatAvatar
 from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
+from avatar3d.io.images import read_image
 from avatar3d.motion.motion import Motion
 from avatar3d.progress import say
 from avatar3d.provenance import declared_path, facts_of, slot
@@ -45,7 +48,7 @@ FORMAT = "avatar3d.avatar"
 _VERSIONS = {"splat": (1, 2), "nerf": (3,)}
 """Versions of each kind that can be read; the last one is written."""
 _STATES = {"splat": "splats.safetensors", "nerf": "field.safetensors"}
-_MAX_FILE = 1 << 30  # bytes, inflated; the largest avatar we would ever write is far smaller
+_MAX_FILE = 1 << 28  # bytes, inflated; the largest avatar we would ever write is far smaller
 _MAX_GAUSSIANS = 2_000_000
 _PREVIEW = 256  # pixels of the longer side
 _TRACKS = ("expression", "residual", "head_pose", "gaze", "torso_pose")
@@ -100,13 +103,15 @@ def load(path: str | Path) -> SplatAvatar | NerfAvatar:
     if not path.is_file():
         raise UserError(f"There is no avatar file {path}; make one with `avatar3d train`.")
     if path.stat().st_size > _MAX_FILE:
-        raise UserError(f"{path} is larger than any avatar file may be (1 GiB).")
+        raise UserError(f"{path} is larger than any avatar file may be (256 MiB).")
     try:
         with zipfile.ZipFile(path) as archive:
             manifest, members = _read_members(archive)
         return _unpack(manifest, members)
     except (
-        zipfile.BadZipFile, SafetensorError, KeyError, ValueError, TypeError, OSError, EOFError,
+        zipfile.BadZipFile, zlib.error, SafetensorError, KeyError, ValueError, TypeError, OSError,
+        EOFError, AttributeError, NotImplementedError, RecursionError, RuntimeError, OverflowError,
+        struct.error,
     ) as error:  # fmt: skip
         raise UserError(f"{path} is not a readable avatar file ({error}).") from error
 
@@ -170,7 +175,7 @@ def _unpack(manifest: dict[str, Any], members: dict[str, bytes]) -> SplatAvatar 
             )
     background = None
     if "background.png" in members:
-        background = _from_png(members["background.png"], tuple(state.size[::-1]))
+        background = _plate(members["background.png"], state)
     info = manifest["info"]
     if not isinstance(info, dict):
         raise ValueError("its info is not a table")
@@ -207,7 +212,7 @@ def _state_arrays(state: SplatState | NerfState) -> dict[str, np.ndarray]:
 def _splat_state(arrays: dict[str, np.ndarray]) -> SplatState:
     if "basis_q" in arrays:  # version 1
         scale = arrays.pop("basis_scale").astype(np.float32)
-        arrays["basis"] = arrays.pop("basis_q").astype(np.float32) * scale
+        arrays["basis"] = scaled(arrays.pop("basis_q").astype(np.float32), scale)
         arrays["expression"] = arrays["expression"].astype(np.float32)
     return SplatState(**unpack(arrays))
 
@@ -230,11 +235,9 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _from_png(data: bytes, shape: tuple[int, int]) -> np.ndarray:
-    """Decode an RGB picture after checking the size in its header against `shape` (H, W)."""
-    import imageio.v3 as iio
-
-    properties = iio.improps(data, extension=".png")
-    if tuple(properties.shape) != (*shape, 3):
-        raise ValueError(f"background.png is {properties.shape}, expected {(*shape, 3)}")
-    return iio.imread(data, extension=".png")
+def _plate(data: bytes, state: SplatState | NerfState) -> np.ndarray:
+    """The background (H, W, 3)."""
+    picture = read_image(data, (int(state.size[0]), int(state.size[1])), "background.png")
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"background.png is {picture.shape} of {picture.dtype}")
+    return picture

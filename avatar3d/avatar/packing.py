@@ -13,7 +13,7 @@ import numpy as np
 
 from avatar3d.avatar.deform import BASIS_UNITS
 
-__all__ = ["STEPS", "pack", "unpack"]
+__all__ = ["STEPS", "pack", "scaled", "unpack"]
 
 STEPS: dict[str, np.ndarray] = {
     name: np.asarray(step, np.float32)
@@ -69,10 +69,17 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if kind == "planes":
             whole = _whole(array)
             step = arrays.get(f"{field}.step")
-            result[field] = whole if step is None else (whole * step).astype(np.float32)
+            result[field] = whole if step is None else scaled(whole, step)
         elif kind != "step":
             result[name] = array
     return result
+
+
+def scaled(whole: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """`whole` times `step` in float32; `step` may not make the array any larger."""
+    if step.dtype != np.float32 or np.broadcast_shapes(whole.shape, step.shape) != whole.shape:
+        raise ValueError(f"steps of shape {step.shape} for an array of {whole.shape}")
+    return (whole * step).astype(np.float32)
 
 
 def _planes(values: np.ndarray) -> np.ndarray:

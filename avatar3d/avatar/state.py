@@ -8,6 +8,7 @@ from avatar3d.errors import UserError
 
 __all__ = ["SH_C0", "SplatState"]
 
+MAX_SIDE = 16384
 SH_C0 = 0.28209479177387814
 """Zeroth spherical-harmonic constant: INRIA PLY stores f_dc = (rgb - 0.5) / SH_C0."""
 
@@ -97,6 +98,8 @@ class SplatState:
         for f in fields(self):
             if not np.isfinite(getattr(self, f.name)).all():
                 raise UserError(f"The avatar is damaged: {f.name} has non-finite values.")
+        if not (self.size.min() >= 1 and self.size.max() <= MAX_SIDE):
+            raise UserError(f"The avatar is damaged: its picture is {self.size} pixels.")
         for name, limit in (("faces", v), ("face", len(self.faces))):
             indices = getattr(self, name)
             lowest = -1 if name == "face" else 0

@@ -19,6 +19,7 @@ from avatar3d.capture.stages import STAGES, models_in_use
 from avatar3d.capture.workspace import Workspace, run_stages, stage_keys
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
+from avatar3d.io.images import PLAIN_FORMATS
 from avatar3d.io.video import probe
 from avatar3d.motion.motion import Motion
 from avatar3d.motion.retargeting import landmark_effects
@@ -157,7 +158,7 @@ def _read(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PLAIN_FORMATS) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
             upright.thumbnail((2048, 2048))
             return np.array(upright)

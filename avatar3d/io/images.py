@@ -5,31 +5,54 @@ import io
 import os
 import secrets
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
-from zlib import compress, crc32
 
 import numpy as np
 
 from avatar3d.errors import UserError
 
-__all__ = ["data_url", "read_image", "write_image"]
+__all__ = ["PLAIN_FORMATS", "data_url", "read_image", "write_image"]
+
+PLAIN_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""Of pillow: those whose decoders start no other program and open no other file."""
+_MAX_PIXELS = 1 << 26
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(
+    source: str | Path | bytes, size: tuple[int, int] | None = None, name: str = "data"
+) -> np.ndarray:
     """(H, W, 3) or (H, W) uint8.
 
-    Raises:
-        UserError: missing or not an image.
-    """
-    from PIL import Image, UnidentifiedImageError
+    Args:
+        source: a file, or its content.
+        size: width and height that it must have, compared before it is decoded.
+        name: what to call content in an error.
 
+    Raises:
+        UserError: missing, not a picture of a plain kind, of another size or too large.
+    """
+    from PIL import Image
+
+    where = name if isinstance(source, bytes) else source
     try:
-        with Image.open(path) as image:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=PLAIN_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are too many")
+            if size is not None and image.size != size:
+                raise UserError(
+                    f"{where} is {image.width}x{image.height}, expected {size[0]}x{size[1]}; "
+                    "run `avatar3d capture` again."
+                )
             return np.array(image)
-    except (OSError, UnidentifiedImageError) as error:
+    except (
+        OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error, zlib.error,
+        Image.DecompressionBombError, Image.DecompressionBombWarning,
+    ) as error:  # fmt: skip
         raise UserError(
-            f"Cannot read the image {path}; check that the file is complete."
+            f"Cannot read the image {where} ({error}); check that the file is complete."
         ) from error
 
 
@@ -74,11 +97,15 @@ def _gray_png(image: np.ndarray) -> bytes:
     rows[:, 1:] = image if size == 1 else np.ascontiguousarray(image, ">u2").view(np.uint8)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8 * size, 0, 0, 0, 0)
     body = (
-        chunk(b"IHDR", header) + chunk(b"IDAT", compress(rows.tobytes(), 1)) + chunk(b"IEND", b"")
+        chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 1))
+        + chunk(b"IEND", b"")
     )
     return b"\x89PNG\r\n\x1a\n" + body
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
+from avatar3d.io.media import MAX_PIXELS, open_media
 from avatar3d.io.packets import packets
 from avatar3d.io.tone import HDR_CURVES, ToneMapper
 from avatar3d.provenance import declared_path, slot
@@ -340,10 +341,11 @@ def _opened(path: Path) -> Iterator[tuple["av.container.InputContainer", Any]]:
             raise UserError(
                 f"The picture track of {path} is damaged or of an unknown kind; re-encode it."
             )
-        if not (0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE):
+        sides = stream.width, stream.height
+        if not (0 < min(sides) <= max(sides) <= MAX_SIDE and sides[0] * sides[1] <= MAX_PIXELS):
             raise UserError(
                 f"{path} has frames of {stream.width}x{stream.height} pixels; sides up to "
-                f"{MAX_SIDE} are supported."
+                f"{MAX_SIDE} and {MAX_PIXELS >> 20} million pixels are supported."
             )
         stream.thread_type = "AUTO"
         yield container, stream
@@ -366,7 +368,7 @@ def _container(path: Path, kind: str) -> Iterator["av.container.InputContainer"]
     if not path.is_file():
         raise UserError(f"There is no file {path}; check the name.")
     try:
-        container = av.open(str(path))
+        container = open_media(path)
     except (av.error.FFmpegError, ValueError) as error:
         raise UserError(
             f"{path} is not a readable {kind} file; check that it is complete and really a {kind}."

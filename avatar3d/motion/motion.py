@@ -152,7 +152,7 @@ class Motion:
             header = json.loads(str(arrays["header"]))
             if not isinstance(header, dict) or header.get("format") != "avatar3d.motion":
                 raise ValueError("it has no header of one")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RecursionError) as error:
             raise UserError(
                 f"Cannot read the motion file {path}; it must be an .npz written by avatar3d, or a "
                 f".csv of Live Link Face ({error})."

@@ -2,14 +2,15 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from avatar3d.errors import UserError
+from avatar3d.io.arrays import read_arrays
 from avatar3d.io.atomic import atomic_write
+from avatar3d.io.images import read_image
 from avatar3d.subject.consent import Consent
 from avatar3d.subject.tracking import Tracking
 
@@ -20,6 +21,10 @@ PARSING_LABELS: tuple[str, ...] = (
     "teeth", "hair", "ears", "neck", "clothes",
 )  # fmt: skip
 """Values of the label images in `parsing/`."""
+
+
+_MAX_INFO = 64 << 20  # bytes
+_MAX_FEATURES = 1 << 33  # bytes, unpacked
 
 
 class SubjectInfo(BaseModel):
@@ -74,7 +79,9 @@ class Subject:
                 "make one with `avatar3d capture VIDEO -o FOLDER`."
             )
         try:
-            self.info = SubjectInfo.model_validate_json(path.read_bytes())
+            if path.stat().st_size > _MAX_INFO:
+                raise UserError(f"{path} is too large to be that of a subject; capture it again.")
+            self.info = SubjectInfo.model_validate_json(self._inside(path).read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(
@@ -91,7 +98,7 @@ class Subject:
 
     @cached_property
     def tracking(self) -> Tracking:
-        tracking = Tracking.load(self.folder / "tracking.npz")
+        tracking = Tracking.load(self._inside(self.folder / "tracking.npz"))
         if len(tracking) != self.info.frames:
             raise UserError(
                 f"{self.folder} is inconsistent: {self.info.frames} frames but tracking for "
@@ -126,7 +133,7 @@ class Subject:
     def audio_path(self) -> Path | None:
         """16 kHz mono WAV, or None when the clip has no sound."""
         path = self.folder / "audio.wav"
-        return path if self.info.has_audio and path.is_file() else None
+        return self._inside(path) if self.info.has_audio and path.is_file() else None
 
     @cached_property
     def audio_features(self) -> dict[str, np.ndarray]:
@@ -135,9 +142,8 @@ class Subject:
         if not path.is_file():
             return {}
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                features = {name: data[name] for name in data.files}
-        except (OSError, ValueError, BadZipFile) as error:
+            features = read_arrays(self._inside(path), _MAX_FEATURES)
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"Cannot read {path} ({error}); run `avatar3d capture` again."
             ) from error
@@ -152,18 +158,19 @@ class Subject:
     def save_info(self) -> None:
         atomic_write(self.folder / "subject.json", self.info.model_dump_json(indent=2) + "\n")
 
+    def _inside(self, path: Path) -> Path:
+        """`path`, unless a link leads out of the folder: a subject is its own folder's files."""
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise UserError(
+                f"{path} is a link to somewhere else; put a copy of the file in its place."
+            )
+        return path
+
     def _image(self, kind: str, index: int, suffix: str) -> np.ndarray:
         return self._read(self.folder / kind / f"{index:06d}.{suffix}")
 
-    def _read(self, path: Path) -> Any:
-        import imageio.v3 as iio
-
-        try:
-            image = iio.imread(path)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"Cannot read {path}; run `avatar3d capture` again to restore it."
-            ) from error
+    def _read(self, path: Path) -> np.ndarray:
+        image = read_image(self._inside(path), (self.info.width, self.info.height))
         if image.shape[:2] != (self.info.height, self.info.width):
             raise UserError(
                 f"{path} is {image.shape[1]}x{image.shape[0]}, expected "

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.geometry import Camera
-from avatar3d.io.arrays import write_arrays
+from avatar3d.io.arrays import read_arrays, write_arrays
 from avatar3d.motion.motion import Motion
 
 __all__ = ["FRAME_REASONS", "Tracking"]
 
 FORMAT_VERSION = 1
+_MAX_BYTES = 1 << 32  # unpacked; an hour at 60 frames a second takes a third of it
 FRAME_REASONS: tuple[str, ...] = (
     "", "no face", "other person", "second face", "other view", "hidden mouth", "poor fit",
 )  # fmt: skip
@@ -118,13 +119,13 @@ class Tracking:
     def load(cls, path: str | Path) -> "Tracking":
         """Raises UserError when the file is missing, damaged or of another version."""
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                if int(data["format_version"]) != FORMAT_VERSION:
-                    raise ValueError(f"format {int(data['format_version'])}")
-                names = [f.name for f in fields(cls) if f.name not in _OPTIONAL]
-                arrays = {name: data[name] for name in names}
-                arrays |= {name: data[name] for name in _OPTIONAL if name in data}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            data = read_arrays(path, _MAX_BYTES)
+            if int(data["format_version"]) != FORMAT_VERSION:
+                raise ValueError(f"format {int(data['format_version'])}")
+            names = [f.name for f in fields(cls) if f.name not in _OPTIONAL]
+            arrays: dict[str, Any] = {name: data[name] for name in names}
+            arrays |= {name: data[name] for name in _OPTIONAL if name in data}
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"Cannot read the tracking {path} ({error}); run `avatar3d capture` again."
             ) from error

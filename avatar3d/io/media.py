@@ -1,0 +1,35 @@
+"""The one way in which video and sound of strangers is opened."""
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MAX_PIXELS", "open_media"]
+
+MAX_PIXELS = 1 << 26
+"""Of one picture, 8192 x 8192; a decoder refuses more before it takes memory for it."""
+_FORMATS = (
+    "aac", "ac3", "aiff", "amr", "ape", "apng", "asf", "au", "avi", "caf", "dirac", "dts", "dv",
+    "eac3", "flac", "flv", "gif", "gxf", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov",
+    "mp3", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "tta", "w64", "wav",
+    "wv", "y4m", "yuv4mpegpipe",
+)  # fmt: skip
+"""Demuxers that read one file and nothing else: no playlists, no lists of files, no scripts."""
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
+
+
+def open_media(path: Path, **options: Any) -> Any:
+    """An input container of PyAV for a local file.
+
+    The content, not the name, decides which reader is used, among those above; that reader may open
+    nothing but this file.
+
+    Raises:
+        av.error.FFmpegError, ValueError: no such kind of file.
+    """
+    import av
+
+    container = av.open(f"file:{path.absolute()}", options=_OPTIONS, **options)
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return container
