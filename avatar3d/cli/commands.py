@@ -356,12 +356,20 @@ def export(
     ] = None,
     motion: Annotated[
         str | None,
-        typer.Option(help="For an avatar's glb, html, web or png: a motion file, or `captured`."),
+        typer.Option(
+            help="For formats of an avatar that move: a motion file, a subject or `captured`."
+        ),
     ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Speech to perform; html and web play it, too.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Text to speak instead.")] = None,
+    language: Annotated[str, typer.Option(help="Of the text: en, de, fr, cmn, ja ...")] = "en",
     no_provenance: NoProvenance = False,
 ) -> None:
     """Write an avatar, a captured performance or a motion for other programs."""
-    from avatar3d.cli.performance import motion_named
+    from avatar3d.cli.performance import Wish, performance
+    from avatar3d.config import compose
     from avatar3d.export import export as run
     from avatar3d.export import export_motion, export_tracking
 
@@ -376,10 +384,18 @@ def export(
             export_motion(Motion.load(source), output, format)
         else:
             from avatar3d.avatar import load
+            from avatar3d.motion.config import MotionConfig
 
             avatar = load(source)
-            options = {"motion": motion_named(avatar, motion)} if motion else {}
-            run(avatar, output, format=format, **options)
+            if not (motion or audio or text is not None):
+                run(avatar, output, format=format)
+            else:
+                wish = Wish(audio, text, motion, language=language)
+                config = compose("motion", MotionConfig, [])
+                with performance(avatar, config, wish, None) as (what, sound):
+                    heard = (format or output.suffix.lstrip(".").lower()) in ("html", "web")
+                    options = {"audio": sound} if heard and sound is not None else {}
+                    run(avatar, output, format=format, motion=what, **options)
     print(output)
 
 

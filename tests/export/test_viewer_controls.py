@@ -10,11 +10,13 @@ import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from avatar3d.audio import features, save_wav
 from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.audio.tts import speak
 from avatar3d.avatar import SplatAvatar
+from avatar3d.cli.commands import app
 from avatar3d.export import export, export_motion
 from avatar3d.export.speech import OFFSETS, pooled, speech_arrays
 from avatar3d.head import ARKIT_INDEX
@@ -25,6 +27,14 @@ from avatar3d.motion.windows import activity, gate, normalised, taps
 
 from .conftest import make_avatar
 from .test_browser import psnr, snapshot
+
+WATCHING = """
+window.saved = [];
+HTMLAnchorElement.prototype.click = function () { saved.push([this.download, this.href]); };
+window.sounds = [];
+const play = HTMLMediaElement.prototype.play;
+HTMLMediaElement.prototype.play = function () { sounds.push(this); return play.call(this); };
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +60,7 @@ def opened(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Any]:
     path = export(avatar, tmp_path_factory.mktemp("page") / "face.html", audio=spoken[1])
-    before = "window.saved = []; HTMLAnchorElement.prototype.click = function () {" \
-        "saved.push([this.download, this.href]); };"  # fmt: skip
-    with open_page(path, before=before, hears=spoken[1]) as page:
+    with open_page(path, before=WATCHING, hears=spoken[1]) as page:
         page.run("avatar3d.ready")
         yield page
 
@@ -91,6 +99,31 @@ def test_every_control_has_a_name_for_a_screen_reader(page: Any):
     controls = [n for n in nodes if n.get("role", {}).get("value") in roles]
     assert len(controls) > 20
     assert all(n["name"]["value"].strip() for n in controls if not n.get("ignored"))
+
+
+def test_plays_its_motion_in_step_with_its_sound(page: Any):
+    page.run("document.getElementById('play').click()")
+    pause(page, 0.8)
+    drawn(page)
+    heard, seen = page.run(
+        "[sounds.at(-1).currentTime, Number(document.getElementById('seek').value)]"
+    )
+    assert heard > 0.3
+    assert abs(heard - seen) < 0.3
+
+
+def test_the_command_line_gives_a_page_its_speech(
+    avatar: SplatAvatar, spoken: tuple[np.ndarray, Path], tmp_path: Path
+):
+    avatar.save(tmp_path / "a.a3d")
+    target = tmp_path / "talk.html"
+    command = ["export", str(tmp_path / "a.a3d"), "-o", str(target), "--audio", str(spoken[1])]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    text = target.read_text("utf-8")
+    assert base64.b64encode(spoken[1].read_bytes()).decode() in text
+    frames = int(text.split('"frames":')[1].split("}")[0].split(",")[0])
+    assert frames == int(np.ceil(len(spoken[0]) / SAMPLE_RATE * 25))
 
 
 @pytest.mark.parametrize("mood", ["smile", "serious", "surprised"])
