@@ -14,6 +14,7 @@ from avatar3d.kernels._backend import (
     native,
     use_native,
 )
+from avatar3d.kernels.cuda import rays as on_cuda
 from avatar3d.kernels.operators import operator
 from avatar3d.kernels.raymarch import Samples
 
@@ -78,8 +79,8 @@ def composite(
     check_tensor("extra", extra, (n, None), float32=False, form=f"({n}, C)")
     check_devices(density=density, color=color, extra=extra, t=samples.t)
     tensors = (density, color, extra, samples.t, samples.dt, samples.offsets)
-    fast = density.device.type == "cpu" and density.dtype == torch.float32
-    if fast and use_native(backend):
+    fast = density.dtype == torch.float32
+    if fast and use_native(backend, density):
         return Composited(*_composite(*tensors))
     out = Composited(*reference.composite(*tensors))
     return out._replace(weights=out.weights.detach())
@@ -127,4 +128,6 @@ def _backward(ctx: Any, v_outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
     return (*_composite_backward(list(ctx.saved_tensors), wanted), None, None, None)
 
 
+_composite.register_kernel("cuda", on_cuda.composite)
+_composite_backward.register_kernel("cuda", on_cuda.composite_backward)
 _composite.register_autograd(_backward, setup_context=_setup_context)

@@ -1,6 +1,7 @@
 """Samples along rays, in the occupied part of a volume."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from avatar3d.kernels._backend import (
     native,
     use_native,
 )
+from avatar3d.kernels.cuda import rays as on_cuda
 from avatar3d.kernels.occupancy import Occupancy
 from avatar3d.kernels.warp import WarpGrid, check_box, check_frames
 
@@ -103,8 +105,9 @@ def march(
     if max_samples < 0:
         raise ValueError(f"max_samples is {max_samples}, expected at least 0.")
     with torch.no_grad():
-        fast = origins.device.type == "cpu" and origins.dtype == torch.float32
-        run = _march_natively if fast and use_native(backend) else _march_in_torch
+        fast = origins.dtype == torch.float32 and use_native(backend, origins)
+        on_cpu = origins.device.type == "cpu"
+        run = _march_natively if fast and on_cpu else _march_by(fast)
         samples = run(
             origins, directions, frames, warp, occupancy, float(step), jitter, limits, mask,
             max_samples,
@@ -195,7 +198,13 @@ def native_rays(
     return native().Rays(o, d, f, inverse, occupancy.arrays(), m, step, j, a, b)
 
 
-def _march_in_torch(
+def _march_by(fast: bool) -> Any:
+    """March by the kernels of a GPU, or in torch."""
+    return partial(_march_elsewhere, on_cuda.march if fast else reference.march)
+
+
+def _march_elsewhere(
+    kernel: Any,
     origins: Tensor,
     directions: Tensor,
     frames: Tensor,
@@ -207,7 +216,7 @@ def _march_in_torch(
     mask: Tensor | None,
     max_samples: int,
 ) -> Samples:
-    points, t, ray, marched = reference.march(
+    points, t, ray, marched = kernel(
         origins, directions, frames, [] if warp is None else warp.inverse.lattices(),
         occupancy.box.to(origins), occupancy.resolution, occupancy.bits, mask, step, jitter,
         limits, max_samples,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from avatar3d.kernels import radiance_reference as reference
 from avatar3d.kernels._backend import Backend, arrays, check_tensor, native, use_native
+from avatar3d.kernels.cuda import rays as on_cuda
 
 __all__ = ["NodeWeights", "WarpGrid", "WarpLattice", "unwarp", "warp", "warp_nodes"]
 
@@ -131,7 +132,10 @@ class WarpGrid:
         that part. In between, the inverse is interpolated.
         """
         with torch.no_grad():
-            if use_native("auto", self.coarse) and self.coarse.device.type == "cpu":
+            fast = self.coarse.dtype == torch.float32 and use_native("auto", self.coarse)
+            if fast and self.coarse.device.type != "cpu":
+                return self._like(on_cuda.invert(self.lattices()))
+            if fast:
                 nodes = [torch.empty_like(n) for _, n in self.lattices()]
                 result = self._like(nodes)
                 native().invert_warp(self.arrays(), result.arrays())
@@ -189,7 +193,10 @@ def unwarp(points: Tensor, frames: Tensor, grid: WarpGrid, *, backend: Backend =
     _check(points, frames, grid)
     inverse = grid.inverse
     with torch.no_grad():
-        if points.device.type == "cpu" and use_native(backend, points):
+        fast = points.dtype == torch.float32 and use_native(backend, points)
+        if fast and points.device.type != "cpu":
+            return on_cuda.displace(points, frames, inverse.lattices())
+        if fast:
             out = torch.empty(points.shape)
             native().displace(inverse.arrays(), *arrays([points, frames, out]))
             return out

@@ -11,7 +11,7 @@ from avatar3d.io.cache import cache_folder
 
 __all__ = ["SOURCES", "build", "compile_source", "nvrtc_version", "source_folder"]
 
-SOURCES = ("adam.cu", "binding.cu", "hashgrid.cu", "mlp.cu", "ssim.cu")
+SOURCES = ("adam.cu", "binding.cu", "hashgrid.cu", "mlp.cu", "rays.cu", "ssim.cu")
 _STANDARD = "c++17"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
