@@ -22,6 +22,7 @@ import torch
 from benchmarks.cases import Case, Run, all_cases, avatar_cases
 from benchmarks.field import field_cases
 from benchmarks.machine import Peak, describe, measure_peak, use_threads
+from benchmarks.rays import ray_cases
 from benchmarks.scenes import avatar_face
 from rich.console import Console
 from rich.table import Table
@@ -118,7 +119,7 @@ def bench_kernels(options: argparse.Namespace) -> None:
 
 
 def _by_kind(options: argparse.Namespace) -> list[tuple[str, list[Case]]]:
-    cases = [*all_cases(), *field_cases()]
+    cases = [*all_cases(), *field_cases(), *ray_cases()]
     path = options.avatar or _newest_avatar()
     if path is not None:
         cases += avatar_cases(avatar_face(path))
