@@ -1,6 +1,10 @@
 """Benchmarks. `python tools/bench.py kernels --json FILE` times every kernel, and
 `python tools/bench.py avatar NAME.a3d --subject NAME.subject` what a user waits for: training,
 photometric tracking, motion to pictures and to mp4, loading.
+`python tools/bench.py all --json FILE` runs every command on a clip (a synthetic one unless
+named): capture, training to several time limits with the quality reached, text to video, file
+sizes, memory; with --growth also half the clip, half the resolution, half and twice the Gaussians.
+FILE.html beside it has the curve.
 
 Milliseconds are medians of wall-clock times on an otherwise idle machine (10th and 90th percentile
 beside them). `other` is the same in torch (in numpy for meshes), on all threads.
@@ -14,6 +18,7 @@ import json
 import re
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -54,8 +59,37 @@ def main() -> None:
     command.add_argument("--subject", type=Path, help="its subject, for training and tracking")
     command.add_argument("--json", type=Path, help="also write the figures to this file")
     command.set_defaults(run=bench_avatar)
+    command = commands.add_parser("all", help="every command on a clip, with memory and quality")
+    command.add_argument("clip", type=Path, nargs="?", help="a video; a synthetic one by default")
+    command.add_argument("--json", type=Path, help="also write the figures, and a page beside them")
+    command.add_argument("--work", type=Path, help="keep what the commands write in this folder")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--limits", type=float, nargs="*", default=[20, 40, 0], metavar="SECONDS")
+    command.add_argument("--growth", action="store_true", help="also how costs grow")
+    command.set_defaults(run=bench_all)
     options = parser.parse_args()
     options.run(options)
+
+
+def bench_all(options: argparse.Namespace) -> None:
+    """Time every command on a clip, print a line of each and write the JSON file and the page."""
+    from benchmarks.everything import Benchmark, benchmark_page
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("bench: torch sees no CUDA device here; leave --device out for the CPU.")
+    folder = options.work or Path(tempfile.mkdtemp(prefix="avatar3d-bench-"))
+    benchmark = Benchmark(
+        options.clip, folder, options.device, options.limits or [0], options.growth
+    )
+    threads = kernels.get_num_threads()
+    machine = describe(options.device, {threads: measure_peak(options.device)})
+    for name, figures in benchmark.run():
+        print(f"{name:32} " + "  ".join(f"{k} {v:.4g}" for k, v in figures.items()), flush=True)
+    found = {"machine": machine, "threads": threads, "steps": benchmark.results}
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        options.json.with_suffix(".html").write_text(benchmark_page(found))
+        print(f"written to {options.json} and {options.json.with_suffix('.html')}")
 
 
 def bench_avatar(options: argparse.Namespace) -> None:
