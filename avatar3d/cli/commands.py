@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avatar3d.cli.motion import motion_app
-from avatar3d.cli.trust import verify_file
+from avatar3d.cli.trust import forget_subject, verify_file
 from avatar3d.progress import say
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ assets_app = typer.Typer(
 app.add_typer(assets_app, name="assets")
 app.add_typer(motion_app, name="motion")
 app.command("verify")(verify_file)
+app.command("forget")(forget_subject)
 
 Overrides = Annotated[
     list[str] | None,

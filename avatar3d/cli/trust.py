@@ -1,4 +1,4 @@
-"""`avatar3d verify`: what a file says about itself."""
+"""`avatar3d verify` and `avatar3d forget`."""
 
 from itertools import islice
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["verify_file"]
+__all__ = ["forget_subject", "verify_file"]
 
 _LOOKED_AT = 5  # pictures
 
@@ -63,3 +63,28 @@ def _lines(statement: dict[str, Any]) -> list[tuple[str, str]]:
     known = consent if isinstance(consent, dict | str) else None
     lines.append(("consent", consent_line(known).partition("\n")[0][:300]))
     return lines
+
+
+def forget_subject(
+    subject: Annotated[Path, typer.Argument(help="Subject folder.")],
+    avatars: Annotated[
+        bool, typer.Option("--avatars", help="Also the avatars beside it that were made of it.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a captured person from this machine, and list what was removed."""
+    from avatar3d.subject.forgetting import forget, made_from, traces
+
+    paths = traces(subject)
+    others = made_from(subject)
+    if avatars:
+        paths, others = [*paths, *others], []
+    if not yes:
+        print("\n".join(map(str, paths)))
+        typer.confirm("Remove these for good?", abort=True)
+    forget(paths)
+    for path in paths:
+        print(f"removed  {path}")
+    for path in others:
+        print(f"kept     {path}")
+    print("The recording itself and files made elsewhere are yours to remove.")

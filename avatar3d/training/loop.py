@@ -56,6 +56,7 @@ from avatar3d.training.refine import Refiner, face_parameters
 from avatar3d.training.run import TrainingRun
 from avatar3d.training.schedule import CHECK_EVERY
 from avatar3d.training.snapshot import Snapshot
+from avatar3d.training.soundness import StepGuard
 
 __all__ = ["SplatTraining"]
 
@@ -95,6 +96,7 @@ class SplatTraining(TrainingRun):
         self.rehearsal = Rehearsal(start, self.device) if start is not None else None
         self._weight = torch.empty(subject.info.height, subject.info.width)
         self._worked = {"refine": (0, 0.0), "final": (0, 0.0)}  # pieces and their seconds
+        self.guard = StepGuard()
         self.refiner: Refiner | None = None
         self.limits: ColorLimits
         self._load_or_start(model)
@@ -119,7 +121,8 @@ class SplatTraining(TrainingRun):
                 sample = halved(sample)
             loss, terms = self.losses(self._draw, self._compare, sample, self.parameters, self.rng)
             loss.backward()
-            self.optimizer.step()
+            what = f"iteration {self.iteration} of the {self.phase} phase, frame {frame}"
+            unsound = [*self.guard.step(self.optimizer, loss, what)]
             self.iteration += 1
             if self.average.due(self.iteration):
                 keep_in_bounds(self.parameters, self.limits)
@@ -130,6 +133,7 @@ class SplatTraining(TrainingRun):
             self.schedule.iterated(self.phase, self.iteration)
             seen = list(self._look())  # before anything is told: a checkpoint may follow each event
             values = {name: float(term.detach()) for name, term in terms.items()}
+            yield from unsound
             yield Step(self.phase, self.iteration, float(loss.detach()), values)
             yield from seen
             if self.iteration % self.config.preview_iterations == 0:

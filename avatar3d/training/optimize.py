@@ -64,6 +64,11 @@ class SplatAdamW(torch.optim.AdamW):
         super().zero_grad(set_to_none)
         self._gradient.clear()
 
+    def outer_gradients(self) -> list[Tensor]:
+        """The gradients that are not those of a parameter: of the blended basis."""
+        factors = self._gradient.factors()
+        return [] if factors is None else [factors[0]]
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         super().step(closure)  # leaves the basis alone, which has no gradient
