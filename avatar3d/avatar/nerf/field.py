@@ -25,7 +25,10 @@ class FieldSamples(NamedTuple):
 
 
 class Field(nn.Module):
-    """The learned part of a `NerfState`; names and shapes are those of the state."""
+    """The learned part of a `NerfState`; names and shapes are those of the state.
+
+    Where `gradients` has a tensor for a table, that collects the table's gradient.
+    """
 
     NAMES: tuple[str, ...] = (
         "table", "attention", "layer_0", "layer_1", "layer_2", "bias_0", "bias_1", "bias_2",
@@ -61,6 +64,7 @@ class Field(nn.Module):
 
         for name in Field.NAMES:
             self.register_parameter(name, nn.Parameter(tensor(getattr(state, name))))
+        self.gradients: dict[str, Tensor] = {}
         self.grid, self.attention_grid = state.grid, state.attention_grid
         self.side = float((state.box[1] - state.box[0]).max())
         self.limit = float(state.limit)
@@ -75,8 +79,10 @@ class Field(nn.Module):
             points: (N, 3) metres; rows: (N,) int32 frame of each; vectors: (F, G, H).
         """
         unit = (points - self.origin) * (1 / self.side)
-        features = hash_encode(unit, self.table, self.grid)
-        gates = hash_encode(unit, self.attention, self.attention_grid).sigmoid()
+        features = hash_encode(unit, self.table, self.grid, gradient=self._gradient("table"))
+        collected = self._gradient("attention")
+        logits = hash_encode(unit, self.attention, self.attention_grid, gradient=collected)
+        gates = logits.sigmoid()
         weights = [self.layer_0, self.layer_1, self.layer_2]
         biases = [self.bias_0, self.bias_1, self.bias_2]
         raw = conditioned_mlp(features, weights, biases, gates, vectors, rows)
@@ -84,6 +90,9 @@ class Field(nn.Module):
         # Clamped for the value only: what has become too dense must be able to thin out again.
         bounded = log_density + (log_density.clamp(_LEAST, _MOST) - log_density).detach()
         return FieldSamples(bounded.exp(), raw[:, 1:].sigmoid(), gates)
+
+    def _gradient(self, name: str) -> Tensor | None:
+        return self.gradients.get(name) if torch.is_grad_enabled() else None
 
     def codes(self, signal: Tensor) -> Tensor:
         """(F, G - 1, C) of the clamped expression weights and gaze (F, E + 4) of frames."""

@@ -26,7 +26,7 @@ class NerfConfig(RunConfig):
     """Pixels of the longer side of the frames that the field learns from, at most."""
     rays: int = 4096
     """Rays of an iteration."""
-    frames_together: int = 4
+    frames_together: int = 2
     """Frames that the rays of an iteration are from."""
     patches: float = 0.5
     """Fraction of iterations, once `patches_from` of them are done, on a square of a frame, judged

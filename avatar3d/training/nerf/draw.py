@@ -25,11 +25,13 @@ class Drawn(NamedTuple):
 
     Attributes:
         rays: colours over black and the rest, see `kernels.composite`.
-        gates: (N, G) of the samples; disagreement: mean square between the mouth's codes from
+        points: (N, 3) canonical, of the samples; gates: (N, G) there.
+        disagreement: mean square between the mouth's codes from
             expression and from sound, None where there is no sound.
     """
 
     rays: Composited
+    points: Tensor
     gates: Tensor
     disagreement: Tensor | None
 
@@ -78,7 +80,8 @@ class FieldDrawing:
         vectors, disagreement = self._vectors(looks, known, spoken is not None)
         rows = frames[samples.rays.long()]
         found = self.field(samples.points, rows, vectors)
-        return Drawn(composite(found.density, found.color, samples), found.gates, disagreement)
+        rays = composite(found.density, found.color, samples)
+        return Drawn(rays, samples.points.detach(), found.gates, disagreement)
 
     def _rays(self, look: Look) -> tuple[Tensor, Tensor]:
         pose = look.face.T_camera_head

@@ -11,7 +11,7 @@ from avatar3d.geometry import Camera
 from avatar3d.subject import Tracking
 from avatar3d.training.data import FrameStore, region_weights
 from avatar3d.training.nerf.config import NerfConfig
-from avatar3d.training.nerf.pixels import PixelChoice
+from avatar3d.training.nerf.pixels import PixelChoice, widened
 from avatar3d.training.nerf.sides import Sides
 from avatar3d.training.refine import face_parameters
 
@@ -57,6 +57,7 @@ class Looks:
         scale = camera.width / tracking.camera.width
         self._landmarks = tracking.landmarks_fit * scale
         self._tracks = face_parameters(tracking, store.indices, store.device)
+        self._people: dict[int, Tensor] = {}  # a byte a pixel, as widening takes long
         self._weight = torch.empty(camera.height, camera.width)
 
     def face(self, frame: int) -> FaceParameters:
@@ -84,7 +85,8 @@ class Looks:
         assert self.sides is not None
         row = int(rng.integers(len(self.sides)))
         color = torch.tensor(rng.random(3), dtype=torch.float32, device=self.store.device)
-        chances = self.choice.chances(self.sides.alphas[row], torch.ones_like(self._weight))
+        near = widened(self.sides.alphas[row])
+        chances = self.choice.chances(near, torch.ones_like(self._weight))
         pixels = self.choice.pixels(chances, count, rng)
         target = self.sides.over(row, color).view(-1, 3)[pixels]
         background = color.expand(len(pixels), 3)
@@ -96,7 +98,10 @@ class Looks:
         weight = region_weights(
             landmarks, *size, config.mouth_weight, config.eye_weight, self._weight
         )
-        return self.choice.chances(self.store.matte(frame).cpu(), weight)
+        if frame not in self._people:
+            near = widened(self.store.matte(frame).cpu())
+            self._people[frame] = (near * 255).round().to(torch.uint8)
+        return self.choice.chances(self._people[frame].to(torch.float32) / 255, weight)
 
     def _look(self, frame: int, pixels: Tensor, rng: np.random.Generator) -> Look:
         if rng.random() < self.config.random_background:

@@ -71,9 +71,7 @@ class NerfTraining(TrainingRun):
         self._start(snapshot.state)
         snapshot.parameters_into(self.field)
         self.average.restore(snapshot.average, snapshot.averaged)
-        self.occupied.grid.values, self.occupied.grid.bits = (
-            kept.to(self.device) for kept in (snapshot.densities, snapshot.bits)
-        )
+        self.occupied.restore(snapshot.occupied)
         self.looks.choice.errors = snapshot.errors
         checkpoint.restore(header, tensors, self.optimizer, self.rng)
         self.order = snapshot.order
@@ -197,6 +195,7 @@ class NerfTraining(TrainingRun):
             if draws[2] < config.sound:
                 spoken = self._spoken(looks, known)
         drawn = self.draw(looks, self.occupied.grid, self.rng, known, spoken)
+        self.occupied.see(drawn.points, drawn.rays.weights)
         terms = self._compared(looks, drawn, square)
         terms["distortion"] = config.distortion_weight * drawn.rays.distortion.mean()
         if len(drawn.gates):
@@ -290,7 +289,7 @@ class NerfTraining(TrainingRun):
     def _save(self) -> Checkpointed:
         if self.quick is not None:
             return self.quick._save()
-        field, grid = self.field, self.occupied.grid
+        field = self.field
         snapshot = FieldSnapshot(
             iteration=self.iteration,
             tracking=self.tracking,
@@ -298,8 +297,7 @@ class NerfTraining(TrainingRun):
             parameters={name: getattr(field, name) for name in TrainedField.NAMES},
             average=self.average.values,
             averaged=self.average.count,
-            densities=grid.values,
-            bits=grid.bits,
+            occupied=self.occupied.tensors(),
             errors=self.looks.choice.errors,
             order=self.order,
             schedule=self.schedule.state(),

@@ -1,6 +1,6 @@
 """Keeps the occupancy of a field up to date while it is learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ __all__ = ["Occupied"]
 
 _FIRST, _EVERY = 200, 16  # iterations
 _SHARE = 8  # of the cells are looked at each time
-_AT_FIRST = 100.0  # per metre; where something may be, until the field knows better
-_DECAY, _THRESHOLD = 0.8, 4.0
+_AT_FIRST = 20.0  # per metre; where something may be, until the field knows better
+_DECAY, _THRESHOLD = 0.7, 4.0
+_FORGETTING, _SEEN = 0.55, 2e-3  # weights; what was once opaque is hidden after 1400 iterations
 
 
 class Occupied:
@@ -25,6 +26,8 @@ class Occupied:
 
     Attributes:
         grid: the occupancy as it is; cells: (n,) those of the shell.
+        shown: (R^3,) the largest weight that a sample in a cell has had in a picture, decayed.
+        visible: (R^3,) bool, where it was not negligible.
     """
 
     def __init__(self, shell: Occupancy) -> None:
@@ -37,6 +40,16 @@ class Occupied:
             )
         shell.values = torch.zeros_like(shell.values)
         shell.values[self.cells] = _AT_FIRST
+        self.shown = torch.ones_like(shell.values)
+        self.visible = self.shown > 0
+
+    def see(self, points: Tensor, weights: Tensor) -> None:
+        """Take note of the weights (n,) that samples at canonical points (n, 3) had."""
+        low, high = self.grid.box
+        side = self.grid.resolution
+        place = ((points - low) * (side / (high - low))).long().clamp_(0, side - 1)
+        cells = (place[:, 2] * side + place[:, 1]) * side + place[:, 0]
+        self.shown.scatter_reduce_(0, cells, weights, "amax")
 
     def update(
         self,
@@ -56,7 +69,10 @@ class Occupied:
             return
         seed = int(rng.integers(1 << 31))
         generator = torch.Generator().manual_seed(seed)
+        if iteration % (_EVERY * _SHARE) == 0:
+            self._hide()
         chosen = self.cells[int(rng.integers(_SHARE)) :: _SHARE]
+        chosen = chosen[self.visible[chosen]]
         found = density(self.grid.points(chosen, generator))
         self.grid.update(found, chosen, decay=_DECAY, threshold=_THRESHOLD)
         if float(self.grid.values.max()) <= _THRESHOLD:
@@ -64,3 +80,28 @@ class Occupied:
                 "The field has become empty, as if no frame showed a person; look at the mattes "
                 "of the subject."
             )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `restore` needs, by name."""
+        grid = self.grid
+        return {
+            "occupied.values": grid.values,
+            "occupied.bits": grid.bits,
+            "occupied.shown": self.shown,
+            "occupied.visible": self.visible,
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from the `tensors` of another."""
+        for holder, name in (
+            (self.grid, "values"), (self.grid, "bits"), (self, "shown"), (self, "visible"),
+        ):  # fmt: skip
+            setattr(holder, name, tensors[f"occupied.{name}"].to(self.cells.device))
+
+    def _hide(self) -> None:
+        """Leave out cells that no ray reaches any more, unless they are beside one that is."""
+        self.shown *= _FORGETTING
+        side = self.grid.resolution
+        near = torch.nn.functional.max_pool3d(self.shown.view(1, side, side, side), 3, 1, 1)
+        self.visible = near.flatten() > _SEEN
+        self.grid.values[~self.visible] = 0.0

@@ -4,13 +4,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PixelChoice"]
+__all__ = ["PixelChoice", "widened"]
 
 _CELLS = 32  # a side, of the map of errors
 _MEMORY = 0.98  # of it, an iteration
 _EVERYWHERE = 0.3  # of the mean error is added, so that no place is forgotten
 _EMPTY = 0.1  # weight of pixels far from the person, who may be there in other frames
 _NEAR = 9  # pixels around the matte that count as the person's
+
+
+def widened(matte: Tensor) -> Tensor:
+    """(H, W) the largest of a matte around each pixel: where the person is, or nearly."""
+    return torch.nn.functional.max_pool2d(matte[None], _NEAR, 1, _NEAR // 2)[0]
 
 
 class PixelChoice:
@@ -34,11 +39,10 @@ class PixelChoice:
         """(H W,) of the pixels of a frame, up to a factor.
 
         Args:
-            matte: (H, W) in [0, 1]; weight: (H, W), larger where pixels matter more.
+            matte: (H, W) in [0, 1], see `widened`; weight: (H, W), larger where pixels matter more.
         """
-        person = torch.nn.functional.max_pool2d(matte[None], _NEAR, 1, _NEAR // 2)[0]
-        errors = self.errors + _EVERYWHERE * self.errors.mean()
-        return (weight * (_EMPTY + person) * errors.flatten()[self._cell]).flatten()
+        errors = (self.errors + _EVERYWHERE * self.errors.mean()).flatten()[self._cell]
+        return (weight * (_EMPTY + matte) * errors).flatten()
 
     def pixels(self, chances: Tensor, count: int, rng: np.random.Generator) -> Tensor:
         """(count,) numbers of pixels, spread as evenly as the chances (H W,) allow."""

@@ -25,7 +25,7 @@ class FieldSnapshot:
         state: the field at the start.
         parameters, average: learned values and their running mean, by name.
         averaged: how many values the mean is of.
-        densities, bits: of the occupancy; errors: of the choice of pixels.
+        occupied: what `Occupied.tensors` returned; errors: of the choice of pixels.
         order: frames still to come before they are shuffled again.
         schedule: what `Schedule.state` returned.
     """
@@ -36,8 +36,7 @@ class FieldSnapshot:
     parameters: dict[str, Tensor]
     average: dict[str, Tensor]
     averaged: int
-    densities: Tensor
-    bits: Tensor
+    occupied: dict[str, Tensor]
     errors: Tensor
     order: np.ndarray
     schedule: dict[str, Any]
@@ -46,7 +45,7 @@ class FieldSnapshot:
         """The arrays, by name."""
         named = {f"parameters.{name}": value for name, value in self.parameters.items()}
         named |= {f"average.{name}": value for name, value in self.average.items()}
-        named |= {"densities": self.densities, "bits": self.bits, "errors": self.errors}
+        named |= self.occupied | {"errors": self.errors}
         arrays = {f"state.{f.name}": getattr(self.state, f.name) for f in fields(NerfState)}
         return named | copied(arrays | {"order": self.order} | tracking_arrays(self.tracking))
 
@@ -72,8 +71,7 @@ class FieldSnapshot:
             parameters={n: tensors[f"parameters.{n}"] for n in TrainedField.NAMES},
             average={n: tensors[f"average.{n}"] for n in TrainedField.NAMES},
             averaged=described["averaged"],
-            densities=tensors["densities"],
-            bits=tensors["bits"],
+            occupied={n: t for n, t in tensors.items() if n.startswith("occupied.")},
             errors=tensors["errors"],
             order=tensors["order"].numpy(),
             schedule=described["schedule"],
