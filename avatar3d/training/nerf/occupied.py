@@ -14,6 +14,7 @@ __all__ = ["Occupied"]
 _FIRST, _EVERY = 200, 16  # iterations
 _SHARE = 8  # of the cells are looked at each time
 _AT_FIRST = 20.0  # per metre; where something may be, until the field knows better
+_AT_FIRST_SHOWN = 0.02  # so that what stays unseen is hidden after 500 iterations
 _DECAY, _THRESHOLD = 0.7, 4.0
 _FORGETTING, _SEEN = 0.55, 2e-3  # weights; what was once opaque is hidden after 1400 iterations
 
@@ -40,7 +41,7 @@ class Occupied:
             )
         shell.values = torch.zeros_like(shell.values)
         shell.values[self.cells] = _AT_FIRST
-        self.shown = torch.ones_like(shell.values)
+        self.shown = torch.full_like(shell.values, _AT_FIRST_SHOWN)
         self.visible = self.shown > 0
 
     def see(self, points: Tensor, weights: Tensor) -> None:
