@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from avatar3d.avatar.nerf.groups import group_rows
 from avatar3d.avatar.nerf.state import NerfState
-from avatar3d.kernels import conditioned_mlp, hash_encode
+from avatar3d.kernels import FieldWeights, conditioned_mlp, hash_encode
 
 __all__ = ["Field", "FieldSamples"]
 
@@ -93,6 +93,22 @@ class Field(nn.Module):
 
     def _gradient(self, name: str) -> Tensor | None:
         return self.gradients.get(name) if torch.is_grad_enabled() else None
+
+    def weights(self) -> FieldWeights:
+        """The field as `kernels.render_rays` takes it."""
+        return FieldWeights(
+            origin=self.origin,
+            side=self.side,
+            grid=self.grid,
+            table=self.table.detach(),
+            attention_grid=self.attention_grid,
+            attention=self.attention.detach(),
+            weights=[layer.detach() for layer in (self.layer_0, self.layer_1, self.layer_2)],
+            biases=[bias.detach() for bias in (self.bias_0, self.bias_1, self.bias_2)],
+            log_density=_LOG_DENSITY,
+            least=_LEAST,
+            most=_MOST,
+        )
 
     def codes(self, signal: Tensor) -> Tensor:
         """(F, G - 1, C) of the clamped expression weights and gaze (F, E + 4) of frames."""

@@ -10,11 +10,9 @@ from avatar3d.avatar.nerf.rays import camera_rays
 from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.geometry import Camera
-from avatar3d.kernels import Occupancy, composite, march, posed_mask
+from avatar3d.kernels import Occupancy, posed_mask, render_rays
 
 __all__ = ["Traced", "trace"]
-
-_RAYS_TOGETHER = 1 << 14
 
 
 class Traced(NamedTuple):
@@ -60,15 +58,10 @@ def trace(
         codes = torch.cat([field.heard_code(known[None])[:, None], codes[:, 1:]], 1)
     vectors = field.vectors(codes)
     mask = posed_mask(occupancy, warp)
-    parts = []
     pixels = torch.arange(camera.width * camera.height, device=device)
-    for some in pixels.split(_RAYS_TOGETHER):
-        rays = camera_rays(camera, face.T_camera_head, some)
-        frames = torch.zeros(len(some), dtype=torch.int32, device=device)
-        samples = march(*rays, frames, warp, occupancy, step, mask=mask)
-        found = field(samples.points, torch.zeros_like(samples.rays), vectors)
-        out = composite(found.density, found.color, samples, found.gates)
-        parts.append((out.color, out.alpha, out.depth, out.extra))
-    whole = [torch.cat(part) for part in zip(*parts, strict=True)]
+    rays = camera_rays(camera, face.T_camera_head, pixels)
+    frames = torch.zeros(len(pixels), dtype=torch.int32, device=device)
+    weights = field.weights()
+    whole = render_rays(*rays, frames, warp, occupancy, step, weights, vectors, mask=mask)
     shape = (camera.height, camera.width)
     return Traced(*(part.reshape(*shape, *part.shape[1:]) for part in whole))

@@ -13,7 +13,7 @@ __all__ = ["NerfConfig"]
 class NerfConfig(RunConfig):
     """Options of `avatar3d train avatar=nerf`."""
 
-    iterations: int = 12_000
+    iterations: int = 10_000
     """Iterations of the field's training, at most."""
     patience: int = 0
     """Training ends early once frames held back have not gained for so many looks, one every 100
@@ -24,7 +24,7 @@ class NerfConfig(RunConfig):
     """A checkpoint is written at least this often."""
     resolution: int = 256
     """Pixels of the longer side of the frames that the field learns from, at most."""
-    rays: int = 4096
+    rays: int = 2048
     """Rays of an iteration."""
     frames_together: int = 2
     """Frames that the rays of an iteration are from."""
@@ -45,7 +45,7 @@ class NerfConfig(RunConfig):
     """Numbers of the code that each part of the face hears."""
     cells: int = 128
     """Cells a side of the occupancy; a multiple of 4."""
-    step: float = 0.0025
+    step: float = 0.003
     """Distance of samples along a ray, metres."""
     attention: int = 48
     """Nodes a side of the gates."""
