@@ -5,6 +5,7 @@ It does not know who made the pictures: an avatar of ours, or any other program.
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,14 +116,20 @@ class Scorer:
         landmarks = self.tracking.landmarks_fit[index]
         render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
         labels = self.subject.parsing(index)
-        scores = _picture_scores(render, target, labels, landmarks)
-        scores |= _region_errors(render, target, labels, self.subject.matte(index))
+        matte = self.subject.matte(index)
+        with ThreadPoolExecutor(2) as pool:  # scipy's filters leave the interpreter to others
+            parts = [
+                pool.submit(_picture_scores, render, target, labels, landmarks),
+                pool.submit(_region_errors, render, target, labels, matte),
+            ]
+            recorded = pool.submit(cpbd, target)
+        scores = parts[0].result() | parts[1].result()
+        self.recorded.add(cpbd=recorded.result())
         if self.perceptual is not None:
             scores["lpips"] = self.perceptual(render, target)
         before, self._before = self._before, (image, truth)
         now = (before[0], image, before[1], truth) if before is not None else None
         scores["flicker"] = faces.flicker(*now) if now is not None else math.nan
-        self.recorded.add(cpbd=cpbd(target))
         if self.detect is not None:
             pair = self.detect(image), self.detect(truth)
             known = None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
