@@ -15,6 +15,7 @@ import pytest
 from avatar3d.avatar import SplatAvatar
 from avatar3d.export import export
 from avatar3d.head import ARKIT_52
+from avatar3d.provenance import verify
 
 from .test_browser import psnr
 
@@ -82,6 +83,10 @@ def test_types_name_what_python_has(folder: Path):
     assert set(re.findall(r"^  (\w+)\?: number", types, re.M)) == {
         "expression", "head_pose", "torso_pose", "gaze",
     }  # fmt: skip
+
+
+def test_says_that_it_is_synthetic(folder: Path):
+    assert verify(folder / "avatar.json").state == "valid"
 
 
 def test_the_page_to_copy_is_short(folder: Path):
