@@ -74,8 +74,7 @@ def test_learns(tiny_subject: Subject, tmp_path: Path) -> None:
     )
     steps = [e for e in run(tiny_subject, tmp_path / "run", config) if isinstance(e, Step)]
     losses = [event.terms["picture"] for event in steps if event.phase == "final"]
-    print(losses)
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
 def test_writes_an_avatar_that_plays(tiny_subject: Subject, tmp_path: Path) -> None:
