@@ -15,7 +15,7 @@ __all__ = ["BLOCK_SECONDS", "Estimate", "correlated", "drawn", "estimate"]
 
 BLOCK_SECONDS = 1.0
 """Several syllables: what happens a block later is hardly related."""
-_DRAWS = 300
+_DRAWS, _LEAST_BLOCKS = 300, 5
 _SIDE = 0.05  # of the draws on either side of the interval
 
 
@@ -39,9 +39,13 @@ class Estimate:
 
 
 def drawn(count: int, block: int) -> np.ndarray:
-    """(300, count) indices of a series of `count` drawn again in blocks, the same in every call."""
+    """(300, count) indices of a series of `count` drawn again in blocks, the same in every call.
+
+    Blocks are at most a fifth of the series: one as long as all of it is drawn the same each time,
+    and would make a short series look sure.
+    """
     rng = np.random.default_rng(0)
-    block = max(1, min(block, count))
+    block = max(1, min(block, count // _LEAST_BLOCKS))
     starts = rng.integers(0, count, (_DRAWS, -(-count // block)))
     return ((starts[..., None] + np.arange(block)).reshape(_DRAWS, -1) % count)[:, :count]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avatar3d.evaluation.bootstrap import Estimate, correlated, drawn
+from avatar3d.evaluation.bootstrap import Estimate, correlated, drawn, estimate
 
 
 def related(count: int, held: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,6 +27,13 @@ def test_ends_are_drawn_as_often_as_the_middle() -> None:
     counts = np.bincount(drawn(100, 25).ravel(), minlength=100)
     assert counts[:5].mean() == pytest.approx(300, rel=0.15)
     assert counts.min() > 200
+
+
+@pytest.mark.parametrize("count", [20, 46])
+def test_a_series_shorter_than_a_block_is_no_surer_for_it(count: int) -> None:
+    values = np.random.default_rng(7).normal(size=(40, count))
+    widths = [estimate(lambda i, v=v: v[i].mean(), count, rate=25.0).width for v in values]
+    assert np.mean(widths) == pytest.approx(2 * 1.645 / np.sqrt(count), rel=0.25)
 
 
 def test_a_ratio_is_as_uncertain_as_its_parts() -> None:
