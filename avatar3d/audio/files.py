@@ -25,6 +25,8 @@ SAMPLE_RATE = 16_000
 MAX_SECONDS = 6 * 3600
 """Longer sound is refused: at 16 kHz this is 1.4 GB of float32."""
 _GAP_SECONDS = 0.1
+_MAX_CHANNELS = 8
+"""PyAV 18 reads beyond the list of planes of a frame with more."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,10 @@ def _known(container: Any, path: Path) -> Any:
         raise UserError(
             f"The sound track of {path} is damaged or of an unknown kind; convert it to AAC or WAV."
         )
+    if context.channels > _MAX_CHANNELS:
+        raise UserError(
+            f"The sound of {path} has {context.channels} channels; mix it down to {_MAX_CHANNELS}."
+        )
     return context
 
 
@@ -194,7 +200,9 @@ def _frames(container: Any) -> Iterator[Any]:
             damage = error
             continue
         good += len(frames)
-        yield from (frame for frame in frames if frame.samples and frame.sample_rate)
+        for frame in frames:
+            if frame.samples and frame.sample_rate and frame.layout.nb_channels <= _MAX_CHANNELS:
+                yield frame
     if damage is not None and not good:
         raise damage
 

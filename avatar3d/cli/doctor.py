@@ -32,7 +32,7 @@ def checks() -> Iterator[Check]:
     """Run every check; each yields as it finishes, and none raises."""
     parts: tuple[Callable[[], Check | None], ...] = (
         _python, _torch, _kernels, _gpu, _gpu_kernels, _gpu_rasterizer, _capture, _landmark_model,
-        _head_model, _speech, _viewer, _disk,
+        _head_model, _speech, _viewer, _signing, _disk,
     )  # fmt: skip
     for part in parts:
         try:
@@ -172,6 +172,21 @@ def _viewer() -> Check:
         remedy = "pip install 'avatar3d[viewer]'"
         return Check("live viewer", "limited", "viser is not installed", remedy)
     return Check("live viewer", "good", f"viser {_version('viser')}")
+
+
+def _signing() -> Check:
+    from avatar3d.provenance.signing import signer, signing_folder
+
+    if _version("c2pa-python") is None:
+        detail = "c2pa-python is not installed: videos and pictures cannot be signed"
+        return Check("provenance", "broken", detail, "pip install c2pa-python")
+    folder = signing_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        detail = f"the signing key cannot be kept in {folder}"
+        return Check("provenance", "limited", detail, "set AVATAR3D_SIGNING to a folder of yours")
+    detail = f"{signer().algorithm} key in {folder}, C2PA by c2pa-python {_version('c2pa-python')}"
+    return Check("provenance", "good", detail)
 
 
 def _disk() -> Check:

@@ -159,3 +159,14 @@ def test_a_track_that_turns_up_midway_ends_the_sound(tmp_path: Path, monkeypatch
             raise IndexError("list index out of range")
 
     assert len(list(packets(Damaged(), None))) == 1
+
+
+def test_more_channels_than_can_be_read_safely_are_refused(tmp_path: Path) -> None:
+    """PyAV reads beyond the planes of such frames; a damaged AAC track had 29 channels midway."""
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setnchannels(16)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(bytes(16 * 2 * 1600))
+    with pytest.raises(UserError, match="16 channels"):
+        load_audio(tmp_path / "a.wav")
