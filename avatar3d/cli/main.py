@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 from avatar3d.errors import UserError
 
@@ -20,6 +21,7 @@ def main() -> None:
 
 
 def _run() -> int:
+    before, threading.excepthook = threading.excepthook, _thread_failed
     try:
         from avatar3d.cli.commands import app
 
@@ -34,6 +36,14 @@ def _run() -> int:
         return 1
     except Exception as error:
         return _complain(*_explained(error), error)
+    finally:
+        threading.excepthook = before
+
+
+def _thread_failed(what: threading.ExceptHookArgs) -> None:
+    """One sentence for what stops a thread of a library, such as that of TensorBoard's log."""
+    if isinstance(what.exc_value, Exception):
+        _complain(_explained(what.exc_value)[0], 1, what.exc_value)
 
 
 def _explained(error: Exception) -> tuple[str, int]:

@@ -220,3 +220,17 @@ def test_what_nobody_foresaw_is_one_line(monkeypatch, capsys, error, code, words
     with pytest.raises(SystemExit):
         main()
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_thread_of_a_library_fails_in_one_line(capsys):
+    """As TensorBoard's does when the disk is full (`tools/full_disk.py`)."""
+    import errno
+    import threading
+
+    error = OSError(errno.ENOSPC, "No space left on device")
+    sys.modules[main.__module__]._thread_failed(
+        threading.ExceptHookArgs((OSError, error, None, threading.current_thread()))
+    )
+    said = capsys.readouterr().err
+    assert "No space left" in said
+    assert said.count("\n") == 1
