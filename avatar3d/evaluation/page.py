@@ -75,10 +75,11 @@ def _header(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     said = list(dict.fromkeys(text for report in reports for text in report["statements"]))
     skipped = list(dict.fromkeys(text for report in reports for text in report["skipped"]))
     lines = "".join(f"<li>{html.escape(text)}" for text in said)
-    left = "".join(f"<li>{html.escape(text)}" for text in skipped)
+    items = "".join(f"<li>{html.escape(text)}" for text in skipped)
+    left = f"<h2>Not measured</h2><ul>{items}</ul>" if skipped else ""
     return (
         f"<header class=note><h1>{title}</h1><ul>{lines}</ul></header>"
-        f"<p class=synthetic>{_NOTE}</p><h2>Not measured</h2><ul>{left}</ul>"
+        f"<p class=synthetic>{_NOTE}</p>{left}"
     )
 
 
@@ -97,8 +98,8 @@ def _table(
             rows += [f"<tr class=section><td colspan={len(titles)}>{section}", *some]
     return (
         f"<table>{''.join(rows)}</table><p><small>In brackets: nine in ten means of the frames "
-        "drawn again in blocks of a second (circular block bootstrap); differences are paired, "
-        "frame by frame, and coloured where their interval leaves 0 out.</small>"
+        "drawn again in blocks of up to a second (circular block bootstrap); differences are "
+        "paired, frame by frame, and coloured where their interval leaves 0 out.</small>"
     )
 
 

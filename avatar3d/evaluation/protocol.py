@@ -40,6 +40,7 @@ __all__ = ["evaluate", "evaluate_frames"]
 
 _TRAIN_FRAMES = 20  # of those that training saw, looked at for the gap
 _LEVELS = {"white": 255, "black": 0}
+_STRANGER = 18.0  # dB in the face box; another clip of the same person has well above 20
 _NO_DETECTOR = "lips, facial actions, blinks, head pose and sound: no face landmark detector here"
 
 
@@ -87,6 +88,11 @@ def evaluate(
         UserError: no frames are left to test on, or the sound that is to drive is missing.
     """
     config = config or EvaluationConfig()
+    if config.mouth == "audio" and subject.audio_path is None:
+        raise UserError(
+            f"{subject.folder} has no sound to drive the mouth; take the protocol `default`, which "
+            "follows the tracked parameters."
+        )
     own = is_its_clip(avatar, subject)
     seen = avatar.info.get("train_frames") if own else None
     statements = []
@@ -112,6 +118,8 @@ def evaluate(
     scorer = _scored(run, images, detect)
     begun = time.perf_counter()
     beyond: dict[str, float | None] = dict(novel_views(avatar))
+    if not own and (scorer.scores.means()["face_psnr"] or math.inf) < _STRANGER:
+        statements.append("The face is as far off as a stranger's: is this the same person?")
     if own:
         means = scorer.scores.means()
         beyond |= _generalisation(avatar, subject, tracking, frames.start, means, more)
@@ -181,14 +189,10 @@ def _motion(
     motion = tracking.motion(subject.fps)
     if config.mouth == "tracking":
         return motion
-    if subject.audio_path is None:
-        raise UserError(
-            f"{subject.folder} has no sound to drive the mouth; take the protocol `default`, which "
-            "follows the tracked parameters."
-        )
     from avatar3d.audio.files import load_audio
     from avatar3d.motion.speech import mouth_for_audio
 
+    assert subject.audio_path is not None
     samples, _ = load_audio(subject.audio_path)
     driver = getattr(avatar, "driver", None)
     mouth = mouth_for_audio(driver, samples, subject.fps, MotionConfig())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from avatar3d.errors import UserError
-from avatar3d.evaluation import evaluate
+from avatar3d.evaluation import EvaluationConfig, evaluate
 from avatar3d.evaluation.metrics import mouth_box
 from avatar3d.evaluation.split import held_out
 from avatar3d.motion import Motion
@@ -89,6 +89,34 @@ def test_another_clip_is_compared_as_a_whole(subject, tmp_path):
     assert evaluate(avatar, subject, tmp_path / "out")["frames"] == [0, FRAMES - 1]
     avatar.info["source_sha256"] = subject.info.source_sha256
     assert evaluate(avatar, subject, tmp_path / "out")["frames"] == [20, FRAMES - 1]
+
+
+def test_a_stranger_is_told_and_silence_cannot_drive(subject, tmp_path):
+    avatar = Impostor(subject, lambda frame: 255 - frame)
+    avatar.info["source_sha256"] = "of another clip"
+    said = evaluate(avatar, subject, tmp_path / "out")["statements"]
+    assert any("is this the same person?" in sentence for sentence in said)
+    avatar.change = lambda frame: frame + np.uint8(5)
+    said = evaluate(avatar, subject, tmp_path / "out")["statements"]
+    assert not any("is this the same person?" in sentence for sentence in said)
+    with pytest.raises(UserError, match="has no sound to drive the mouth"):
+        evaluate(avatar, subject, tmp_path, config=EvaluationConfig(mouth="audio"))
+
+
+def test_over_a_flat_background_only_the_person_counts(subject, tmp_path):
+    """The wall of the recording, eight columns of it, is replaced as the protocol says."""
+
+    class Flat(Impostor):
+        def render_motion(self, motion, camera=None, background=None):
+            for image in super().render_motion(motion, camera):
+                matte = self.subject.matte(0)[..., None] / 255
+                yield (image * matte + background * (1 - matte)).astype(np.uint8)
+
+    config = EvaluationConfig(background="white", last_frames=2, video=False)
+    avatar = Flat(subject, lambda frame: frame)
+    means = evaluate(avatar, subject, tmp_path / "out", config=config)["means"]
+    assert means["psnr"] is None  # infinite in every frame
+    assert means["ssim"] == pytest.approx(1)
 
 
 def test_an_error_at_the_mouth_is_seen_there(subject, tmp_path):
