@@ -19,7 +19,9 @@ from avatar3d.subject import Tracking
 
 __all__ = ["FieldSize", "initial_field", "shell"]
 
-_MARGIN = np.array([0.03, 0.03, 0.045])  # metres around what was seen, for hair and for motion
+_MARGIN = np.array([0.03, 0.04, 0.1])  # metres around what was seen
+"""Rays are followed in the head frame, in which the shoulders come forward by 70 mm when the head
+nods by 20 degrees."""
 _FACE_MARGIN = 0.012
 _SOLID = 0.1  # opacity of the splats that count
 _NEAR = 0.010  # metres around them where there may be something
