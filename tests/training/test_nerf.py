@@ -116,6 +116,15 @@ def test_an_empty_volume_is_a_sentence() -> None:
         until_nothing_is_left()
 
 
+def test_what_was_seen_does_not_keep_what_it_was_computed_from() -> None:
+    """Or every iteration's samples stay in memory until it is full."""
+    occupied = Occupied(Occupancy.full(torch.tensor([[0.0, 0, 0], [1, 1, 1]]), 8))
+    weights = torch.ones(2, requires_grad=True) * 1.0
+    occupied.see(torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.9, 0.9]]), weights)
+    assert float(occupied.shown.max()) == 1.0
+    assert not occupied.shown.requires_grad
+
+
 def test_looks_where_it_errs() -> None:
     choice, rng = PixelChoice(64, 64), np.random.default_rng(0)
     matte, weight = torch.ones(64, 64), torch.ones(64, 64)

@@ -44,6 +44,7 @@ class Occupied:
         self.shown = torch.full_like(shell.values, _AT_FIRST_SHOWN)
         self.visible = self.shown > 0
 
+    @torch.no_grad()
     def see(self, points: Tensor, weights: Tensor) -> None:
         """Take note of the weights (n,) that samples at canonical points (n, 3) had."""
         low, high = self.grid.box
@@ -97,7 +98,8 @@ class Occupied:
         for holder, name in (
             (self.grid, "values"), (self.grid, "bits"), (self, "shown"), (self, "visible"),
         ):  # fmt: skip
-            setattr(holder, name, tensors[f"occupied.{name}"].to(self.cells.device))
+            # A copy: a file's tensors lie anywhere, and kernels read eight bytes of bits at once.
+            setattr(holder, name, tensors[f"occupied.{name}"].clone().to(self.cells.device))
 
     def _hide(self) -> None:
         """Leave out cells that no ray reaches any more, unless they are beside one that is."""
