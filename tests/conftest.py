@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from avatar3d.avatar import NerfState, SplatState
+from avatar3d.avatar import NerfAvatar, NerfState, SplatState
 from avatar3d.avatar.nerf.build import FieldSize, initial_field
 from avatar3d.cli import main
 from avatar3d.head import ARKIT_52, HeadModel
 from avatar3d.head.model import PARTS
-from avatar3d.kernels import HashGrid
+from avatar3d.kernels import HashGrid, Occupancy
+from avatar3d.motion import Motion
 
 # Python processes that tests start must import the installed package, as pytest does, and not the
 # source tree they happen to be started in, which has no native kernels.
@@ -166,3 +167,23 @@ def small_field(small_state: SplatState) -> NerfState:
         spacing=(0.03, 0.02),
     )
     return initial_field(small_state, tracking, np.arange(frames), {}, size, rng)
+
+
+@pytest.fixture
+def ball(small_field: NerfState) -> NerfAvatar:
+    """An opaque, light blue ball of 6 cm around the origin of the head frame, seen from 0.6 m."""
+    cells = 64
+    box = torch.tensor([[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]])
+    small_field.box = box.numpy()
+    small_field.fine_box = box.numpy() * 0.9
+    small_field.skin = np.zeros(int(np.prod(small_field.lattice_shape())), np.float32)
+    small_field.ray_step = np.array(0.001, np.float32)
+    small_field.layer_2[1:] = 0
+    small_field.bias_2[:] = 20.0, -1.0, 0.5, 2.0
+    occupancy = Occupancy.full(box, cells)
+    centers = occupancy.points(torch.arange(cells**3))
+    occupancy.update((centers.norm(dim=1) < 0.06).float(), threshold=0.5)
+    small_field.occupancy = occupancy.bits.numpy()
+    small_field.validate()
+    still = Motion(25, expression=np.zeros((4, 52), np.float32))
+    return NerfAvatar(small_field, None, still, None)

@@ -13,10 +13,10 @@ from avatar3d.avatar.views import Views
 from avatar3d.head.model import PARTS, HeadModel, ShapedHead
 from avatar3d.subject import Subject, Tracking
 
-__all__ = ["behind_lids", "driving_signal", "initial_state"]
+__all__ = ["BASIS_LIMIT", "behind_lids", "driving_signal", "initial_state", "signal_map"]
 
 _BOUND_SHARE, _HAIR_SHARE = 0.72, 0.14
-_BASIS_LIMIT = 3.0
+BASIS_LIMIT = 3.0
 _EYES_BACK = 0.0035  # metres
 _STRETCH = 1.0  # what is seen edge-on starts longer by this much of its size
 _EXPRESSION_GAIN, _GAZE_GAIN = 3.0, 2.0  # relative weight of the signals in the basis
@@ -69,7 +69,7 @@ def initial_state(
         basis=np.zeros((with_basis, 10, basis_size), np.float32),
         **driving_signal(tracking, frames, basis_size),
         bias=np.zeros(basis_size, np.float32),
-        limit=np.array(_BASIS_LIMIT, np.float32),
+        limit=np.array(BASIS_LIMIT, np.float32),
         T_camera_rest=tracking.T_camera_rest,
         K_matrix=tracking.K,
         size=tracking.size,
@@ -175,17 +175,22 @@ def driving_signal(
     would give noise directions the same say as the jaw.
     """
     signal = np.concatenate([tracking.weights, tracking.gaze.reshape(len(tracking), 4)], 1)[frames]
-    gain = np.r_[np.full(tracking.weights.shape[1], _EXPRESSION_GAIN), np.full(4, _GAZE_GAIN)]
-    mean = signal.mean(0)
-    _, spread, directions = np.linalg.svd((signal - mean) * gain, full_matrices=False)
-    rows = np.zeros((basis_size, len(gain)))
-    count = min(basis_size, len(directions))
-    largest = max(spread[0] / np.sqrt(len(frames)), 1e-6)
-    rows[:count] = directions[:count] / largest
     values = {
-        "map": rows * gain,
-        "mean": mean,
+        "map": signal_map(signal, tracking.weights.shape[1], basis_size),
+        "mean": signal.mean(0),
         "signal_min": signal.min(0),
         "signal_max": signal.max(0),
     }
     return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+def signal_map(signal: np.ndarray, expressions: int, basis_size: int) -> np.ndarray:
+    """(K, E + 4) `map` of a state, from signals (n, E + 4) of some frames."""
+    gain = np.r_[np.full(expressions, _EXPRESSION_GAIN), np.full(4, _GAZE_GAIN)]
+    centred = (signal - signal.mean(0)) * gain
+    _, spread, directions = np.linalg.svd(centred, full_matrices=False)
+    rows = np.zeros((basis_size, len(gain)))
+    count = min(basis_size, len(directions))
+    largest = max(spread[0] / np.sqrt(len(signal)), 1e-6)
+    rows[:count] = directions[:count] / largest
+    return (rows * gain).astype(np.float32)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avatar3d.cli.assets import assets_app
 from avatar3d.cli.motion import motion_app
 from avatar3d.cli.trust import forget_subject, verify_file
 from avatar3d.progress import say
@@ -26,11 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-assets_app = typer.Typer(
-    help="Model files and sample clips: list, fetch, import, rebuild.",
-    no_args_is_help=False,
-    invoke_without_command=True,
 )
 app.add_typer(assets_app, name="assets")
 app.add_typer(motion_app, name="motion")
@@ -81,6 +77,7 @@ class Group(StrEnum):
     capture = "capture"
     training = "training"
     nerf = "nerf"
+    conversion = "conversion"
     motion = "motion"
     evaluation = "evaluation"
 
@@ -304,6 +301,10 @@ def render(
     watermark: Annotated[
         bool, typer.Option("--watermark", help="Add an invisible mark that `verify` finds.")
     ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Another avatar file, shown beside it in the same performance."),
+    ] = None,
     no_provenance: NoProvenance = False,
 ) -> None:
     """Make a video of the avatar: speaking a sound or a text, or performing a motion."""
@@ -318,12 +319,40 @@ def render(
     config = compose("motion", MotionConfig, [*(overrides or ()), *chosen])
     wish = Wish(audio, text, motion, performance, keyframes, language, voice, speed)
     person = load(avatar)
+    other = load(compare) if compare is not None else None
     with (
         _provenance(no_provenance),
         performed(person, config, wish, pose) as (what, sound),
         _timed(f"Rendered {len(what)} frames"),
     ):
-        run(person, what, output, audio=sound, label=label, watermark=watermark)
+        run(person, what, output, audio=sound, compare=other, label=label, watermark=watermark)
+    print(output)
+
+
+@app.command()
+def convert(
+    avatar: Annotated[Path, typer.Argument(help="Avatar file of a NeRF (`train avatar=nerf`).")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Avatar file [AVATAR.splat.a3d].")
+    ] = None,
+    no_provenance: NoProvenance = False,
+) -> None:
+    """Make splats of a NeRF avatar, which go where a NeRF cannot: web viewer and splat files."""
+    from avatar3d.avatar import NerfAvatar, load
+    from avatar3d.config import compose
+    from avatar3d.errors import UserError
+    from avatar3d.training.distill import DistillConfig, to_splats
+
+    person = load(avatar)
+    if not isinstance(person, NerfAvatar):
+        raise UserError(f"{avatar} is made of splats already; `avatar3d export` takes it as it is.")
+    config = compose("conversion", DistillConfig, overrides or ())
+    output = output or avatar.with_suffix(".splat.a3d")
+    if output.suffix != ".a3d":
+        raise UserError(f"The avatar file must be named NAME.a3d, got {output}.")
+    with _provenance(no_provenance), _timed("Converted"):
+        to_splats(person, config).save(output)
     print(output)
 
 
@@ -475,56 +504,6 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@assets_app.callback()
-def assets(context: typer.Context) -> None:
-    """List the assets when no sub-command is given."""
-    if context.invoked_subcommand is None:
-        list_assets()
-
-
-@assets_app.command("list")
-def list_assets() -> None:
-    """List every asset with its state, size, licence and purpose."""
-    from avatar3d.assets import cache_folder
-    from avatar3d.assets import list_assets as statuses
-
-    for status in statuses():
-        print(f"{status.name:<22} {status.state:<8} {status.size / 1e6:5.1f} MB")
-        print(f"    {status.purpose}")
-        print(f"    licence: {status.licence}")
-    print(f"They are kept in {cache_folder()}; set AVATAR3D_CACHE to move it.")
-
-
-@assets_app.command()
-def fetch(
-    name: Annotated[str, typer.Argument(help="Name in `avatar3d assets`.", show_default=False)],
-) -> None:
-    """Put an asset into the cache if it is not there, and print its path."""
-    from avatar3d.assets import get
-
-    print(get(name))
-
-
-@assets_app.command("import")
-def import_asset(
-    name: Annotated[str, typer.Argument(help="Name in `avatar3d assets`.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="The file, or the package that holds it.")],
-) -> None:
-    """Take an asset from a file, for machines without a registry."""
-    from avatar3d.assets import import_file
-
-    print(import_file(name, file))
-
-
-@assets_app.command()
-def rebuild() -> None:
-    """Build the default head model anew from its data."""
-    from avatar3d.head.anny import cached_path, rebuild_anny
-
-    rebuild_anny()
-    print(cached_path())
-
-
 def _provenance(off: bool) -> AbstractContextManager[None]:
     from avatar3d.provenance import without_provenance
 
@@ -578,6 +557,10 @@ def _schema(group: Group) -> type[Any]:
         from avatar3d.evaluation import EvaluationConfig
 
         return EvaluationConfig
+    if group is Group.conversion:
+        from avatar3d.training.distill import DistillConfig
+
+        return DistillConfig
     from avatar3d.training.kinds import KINDS
 
     kinds = dict(KINDS.values())

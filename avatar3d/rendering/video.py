@@ -29,6 +29,7 @@ def render(
     device: str = "auto",
     label: bool = False,
     watermark: bool = False,
+    compare: Avatar | None = None,
 ) -> None:
     """Write a video of the avatar performing `motion`.
 
@@ -41,6 +42,7 @@ def render(
         device: where to draw; see `pick_device`.
         label: add a visible mark, see `provenance.label`.
         watermark: add an invisible mark, see `provenance.watermark`.
+        compare: another avatar that performs the same to the right of it, over its own plate.
 
     Raises:
         UserError: the output or the sound cannot be written or read, or there is no such device.
@@ -50,11 +52,26 @@ def render(
 
     def frames() -> Iterator[np.ndarray]:
         pictures = avatar.render_motion(motion, background=background)
+        if compare is not None:
+            other = compare.to(str(pick_device(device)))
+            pictures = _beside(pictures, _as_high(other, motion, avatar.camera.height))
         for picture in track(pictures, "Rendering", len(motion)):
             marked = watermarked(picture) if watermark else picture
             yield labelled(marked) if label else marked
 
     write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
+
+
+def _as_high(avatar: Avatar, motion: Motion, height: int) -> Iterator[np.ndarray]:
+    """Frames of this height in the avatar's own proportions."""
+    return avatar.render_motion(motion, avatar.camera.scaled(height / avatar.camera.height))
+
+
+def _beside(left: Iterator[np.ndarray], right: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pairs of frames, side by side; an odd column too many is cut off, for the sake of codecs."""
+    for pair in zip(left, right, strict=True):
+        joined = np.concatenate(pair, 1)
+        yield np.ascontiguousarray(joined[:, : joined.shape[1] // 2 * 2])
 
 
 def _warn(avatar: Avatar, motion: Motion) -> None:

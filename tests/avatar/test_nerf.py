@@ -17,7 +17,6 @@ from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.errors import UserError
 from avatar3d.head import ARKIT_INDEX
-from avatar3d.kernels import Occupancy
 from avatar3d.kernels.warp import warp
 from avatar3d.motion import Motion
 
@@ -106,22 +105,10 @@ def test_transparent_render_composes_to_the_opaque_one(avatar: NerfAvatar) -> No
     assert np.abs(layers[..., :3] * alpha + 90 * (1 - alpha) - opaque).max() < 2.5
 
 
-def test_an_opaque_ball_is_as_far_as_it_is(small_field: NerfState) -> None:
+def test_an_opaque_ball_is_as_far_as_it_is(ball: NerfAvatar) -> None:
     """Depth, normals and outline of a ball of radius r around the origin, seen from 0.6 m."""
     radius, cells = 0.06, 64
-    box = torch.tensor([[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]])
-    small_field.box = box.numpy()
-    small_field.fine_box = box.numpy() * 0.9
-    small_field.skin = np.zeros(int(np.prod(small_field.lattice_shape())), np.float32)
-    small_field.ray_step = np.array(0.001, np.float32)
-    small_field.bias_2[0] = 20.0
-    occupancy = Occupancy.full(box, cells)
-    centers = occupancy.points(torch.arange(cells**3))
-    occupancy.update((centers.norm(dim=1) < radius).float(), threshold=0.5)
-    small_field.occupancy = occupancy.bits.numpy()
-    small_field.validate()
-    avatar = NerfAvatar(small_field, None, Motion(25, expression=np.zeros((1, 52))), None)
-    layers = avatar.layers(still(small_field))
+    layers = ball.layers(still(ball.state))
     row, column = 40, 48  # the axis runs between this pixel and the one before
     assert layers.depth[row, column] == pytest.approx(0.6 - radius, abs=0.2 / cells + 0.001)
     outline = 200 * radius / (0.6**2 - radius**2) ** 0.5  # pixels

@@ -18,7 +18,7 @@ from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.posed import PosedAvatar
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.geometry import Camera
-from avatar3d.kernels import Occupancy, encode_pixels, torch_on_one_thread
+from avatar3d.kernels import Occupancy, WarpGrid, encode_pixels, torch_on_one_thread
 from avatar3d.motion.motion import Motion
 
 __all__ = ["Layers", "NerfAvatar", "occupancy_of"]
@@ -87,6 +87,10 @@ class NerfAvatar(PosedAvatar):
                 face.weights = spoken_weights(self.state, row, face.weights)
                 face.vertices = None
                 yield encode_pixels(self._trace(face, camera, row).over(plate)).cpu().numpy()
+
+    def warp(self, face: FaceParameters) -> WarpGrid:
+        """Where the canonical points are in a face's head frame."""
+        return self._rig.grids([face])
 
     @cached_property
     def _rig(self) -> WarpRig:

@@ -74,10 +74,11 @@ def initial_field(
         **{
             name: getattr(splats, name)
             for name in (
-                "vertices", "expression", "torso_weight", "eye", "eye_centers", "T_camera_rest",
-                "K_matrix", "size", "torso_map", "torso_limit",
+                "vertices", "expression", "faces", "torso_weight", "eye", "eye_centers",
+                "T_camera_rest", "K_matrix", "size", "torso_map", "torso_limit",
             )
         },
+        face_part=_face_parts(splats),
         **{name: signal[name] for name in ("mean", "signal_min", "signal_max")},
         **_network(size, rng),
         **learn_to_hear(features, tracking.weights, frames, size.code, rng),
@@ -126,6 +127,14 @@ def _face_box(splats: SplatState, box: np.ndarray) -> np.ndarray:
         points = splats.vertices
     low, high = points.min(0) - _FACE_MARGIN, points.max(0) + _FACE_MARGIN
     return np.stack([np.maximum(low, box[0]), np.minimum(high, box[1])]).astype(np.float32)
+
+
+def _face_parts(splats: SplatState) -> np.ndarray:
+    """(F,) part of the Gaussians on each triangle; the skin's where it also carries hair."""
+    parts = np.full(len(splats.faces), len(SplatState.PARTS), np.uint8)
+    bound = splats.face >= 0
+    np.minimum.at(parts, splats.face[bound], splats.part[bound])
+    return parts
 
 
 def _smoothed(points: np.ndarray, weight: np.ndarray, nodes: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ GROUPS = ("mouth", "eyes", "rest", "appearance")
 """What of a frame the field hears of, each through gates of its own; tiny-cuda-nn encodes 4 numbers
 of a node, but not 3 or 5."""
 _MOST = {
-    "vertices": 200_000, "expression": 1_000, "table": 1 << 26, "attention": 1 << 24,
-    "layer_0": 512, "code_map": 64, "skin": 1 << 24,
+    "vertices": 200_000, "expression": 1_000, "faces": 400_000, "table": 1 << 26,
+    "attention": 1 << 24, "layer_0": 512, "code_map": 64, "skin": 1 << 24,
 }  # fmt: skip
 """Largest first dimensions; what is beyond them no training writes."""
 _MOST_CELLS = 256
@@ -39,6 +39,8 @@ class NerfState:
     Attributes:
         vertices, expression, torso_weight, eye, eye_centers, mean, signal_min, signal_max,
             T_camera_rest, K_matrix, size, torso_map, torso_limit: see `HeadArrays`.
+        faces (F, 3) int32, face_part (F,) uint8 index into `SplatState.PARTS`: the head's
+            triangles, for splats made of the field.
         box (2, 3), fine_box (2, 3): of field and warp, and of the warp's finer lattice; metres.
         spacing (2,): between the nodes of the coarse and the fine lattice, metres.
         skin (coarse nodes,): weight of the torso's motion.
@@ -55,6 +57,8 @@ class NerfState:
 
     vertices: np.ndarray
     expression: np.ndarray
+    faces: np.ndarray
+    face_part: np.ndarray
     torso_weight: np.ndarray
     eye: np.ndarray
     eye_centers: np.ndarray
@@ -136,6 +140,8 @@ class NerfState:
                     f"The avatar is damaged: {name} has shape {getattr(self, name).shape}, "
                     f"expected {shape}."
                 )
+        if not len(self.faces) or self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
+            raise UserError("The avatar is damaged: faces points outside its table.")
         for name in ("box", "fine_box"):
             low, high = getattr(self, name)
             if not (high > low).all():
@@ -157,7 +163,9 @@ class NerfState:
         if resolution % 4 or not 0 < resolution <= _MOST_CELLS:
             raise UserError("The avatar is damaged: its occupancy is no cube of cells.")
         return {
-            "vertices": (v, 3), "expression": (e, v, 3), "torso_weight": (v,), "eye": (v,),
+            "vertices": (v, 3), "expression": (e, v, 3), "faces": (len(self.faces), 3),
+            "face_part": (len(self.faces),),
+            "torso_weight": (v,), "eye": (v,),
             "eye_centers": (2, 3), "mean": (signal,), "signal_min": (signal,),
             "signal_max": (signal,), "T_camera_rest": (4, 4), "K_matrix": (3, 3), "size": (2,),
             "torso_map": (12, 6), "torso_limit": (6,), "box": (2, 3), "fine_box": (2, 3),

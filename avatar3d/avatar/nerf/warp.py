@@ -9,7 +9,7 @@ from avatar3d.avatar.nerf.state import NerfState
 from avatar3d.avatar.rig import FaceParameters, HeadRig
 from avatar3d.kernels import NodeWeights, WarpGrid, WarpLattice, warp_nodes
 
-__all__ = ["WarpRig", "lattice_nodes"]
+__all__ = ["WarpRig", "interpolated", "lattice_nodes"]
 
 _NEIGHBOURS = 8
 _SOFTNESS = 0.006, 0.003  # metres, of the Gaussian over them, coarse and fine
@@ -42,7 +42,7 @@ class WarpRig(HeadRig):
             fine_weights=_weights(
                 tree,
                 fine_nodes,
-                _interpolated(skin.reshape(shape), state.box, fine_nodes),
+                interpolated(skin.reshape(shape), state.box, fine_nodes),
                 _SOFTNESS[1],
                 device,
             ),
@@ -104,7 +104,7 @@ def _weights(
     )
 
 
-def _interpolated(values: np.ndarray, box: np.ndarray, points: np.ndarray) -> np.ndarray:
+def interpolated(values: np.ndarray, box: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(n,) trilinear, of the values (z, y, x) at the nodes of a box."""
     from scipy.ndimage import map_coordinates
 
