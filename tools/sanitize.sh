@@ -34,7 +34,7 @@ if setarch -R true 2>/dev/null; then fixed_addresses=(setarch -R); fi
 
 check_pool() {
     local program=$build/thread_pool_stress
-    "$cxx" -std=c++17 -O1 -g -fsanitize=thread -Wall -Wextra -Werror -pthread -Icuda/cpu \
+    "$cxx" -std=c++17 -O1 -g -fsanitize=thread -Wall -Wextra -Werror -pthread -Icuda/cpu -Icuda/include \
         tests/kernels/thread_pool_stress.cpp cuda/cpu/thread_pool.cpp -o "$program" 2>"$program.log" ||
         {
             if grep -q tsan "$program.log"; then

@@ -11,16 +11,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from avatar3d.kernels import (
+    HashGrid,
+    Occupancy,
     OuterGradient,
     RasterStats,
     bind_gaussians,
+    composite,
+    conditioned_mlp,
     decode_pixels,
     detail_difference,
     encode_pixels,
+    hash_encode,
     l1_ssim_loss,
+    march,
     outer_adamw_,
     rasterize,
     rasterize_with_depth,
+    sparse_adam_,
 )
 
 
@@ -78,7 +85,29 @@ def recorded(make_scene, make_rig) -> list[tuple[Any, tuple, dict]]:
             detail_difference(picture, picture.detach() + 0.1, everything, weight).backward()
         decode_pixels(pixels)
         decode_pixels(pixels, pixels[..., 0], torch.rand(3))
+        _call_those_of_a_field()
     return recorder.calls
+
+
+def _call_those_of_a_field() -> None:
+    layout = HashGrid(levels=2, features=2, log2_size=8, base=4, finest=8)
+    table = torch.rand(layout.entries, 2, requires_grad=True)
+    points = torch.rand(6, 3, requires_grad=True)
+    features = hash_encode(points, table, layout)
+    weights = [torch.rand(16, 4, requires_grad=True), torch.rand(4, 16, requires_grad=True)]
+    raw = conditioned_mlp(features, weights)
+    samples = march(
+        torch.tensor([[0.5, 0.5, 2.0]]), torch.tensor([[0.0, 0, -1]]),
+        torch.zeros(1, dtype=torch.int32), None,
+        Occupancy.full(torch.tensor([[0.0, 0, 0], [1, 1, 1]]), 8), 1 / 6,
+    )  # fmt: skip
+    assert len(samples) == 6
+    composite(raw[:, 0].exp(), raw[:, 1:].sigmoid(), samples).color.sum().backward()
+    gradient = torch.zeros_like(table)
+    hash_encode(points.detach(), table, layout, gradient=gradient).sum().backward()
+    moments = torch.zeros_like(table), torch.zeros_like(table)
+    steps = torch.zeros(len(table), dtype=torch.int32)
+    sparse_adam_(table.detach(), gradient, *moments, steps, lr=0.1)
 
 
 def test_no_operator_is_forgotten(recorded):
