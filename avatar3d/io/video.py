@@ -78,7 +78,7 @@ def probe(path: str | Path) -> VideoInfo:
         frame = next(_decoded(container, stream, path), None)
         if frame is None:
             raise UserError(f"No frame of {path} can be decoded; re-encode or re-download it.")
-        width, height = _display_size(frame, stream)
+        width, height = _display_size(frame, stream.sample_aspect_ratio)
         duration = _declared_duration(container, stream)
         fps, span = _rate(path, stream, whole=duration is None)
         duration = duration or span
@@ -138,14 +138,14 @@ class ShownFrame:
     def __init__(
         self,
         frame: Any,
-        stream: Any,
+        aspect: Fraction | None,
         tone: ToneMapper,
         index: int,
         count: int,
         time: float,
         size: tuple[int, int],
     ) -> None:
-        self._frame, self._stream, self._tone = frame, stream, tone
+        self._frame, self._aspect, self._tone = frame, aspect, tone
         self.index, self.count, self.time, self.size = index, count, time, size
 
     @property
@@ -155,7 +155,7 @@ class ShownFrame:
 
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return _fit_size(_to_rgb(self._frame, self._stream, self._tone), self.size[::-1])
+        return _fit_size(_to_rgb(self._frame, self._aspect, self._tone), self.size[::-1])
 
     def thumbnail(self, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB of the whole picture, much faster than `image`."""
@@ -197,8 +197,10 @@ def scan_frames(
                 until = min(until, stop)
             if until <= count:
                 continue
-            size = size or _display_size(frame, stream)
-            yield ShownFrame(frame, stream, tone, count, until - count, first, size)
+            # Asked here: the stream may be closed when a picture is made on another thread.
+            aspect = stream.sample_aspect_ratio
+            size = size or _display_size(frame, aspect)
+            yield ShownFrame(frame, aspect, tone, count, until - count, first, size)
             count = until
     if declared and last_time < declared - max(0.5, 0.05 * declared):
         raise UserError(
@@ -434,12 +436,11 @@ def _is_hdr(frame: Any) -> bool:
     return int(frame.color_trc or 0) in HDR_CURVES
 
 
-def _to_rgb(frame: Any, stream: Any, tone: ToneMapper) -> np.ndarray:
+def _to_rgb(frame: Any, aspect: Fraction | None, tone: ToneMapper) -> np.ndarray:
     if _is_hdr(frame):
         image = tone(frame, frame.width, frame.height, _EXACT)
     else:
         image = _standard_to_rgb(frame)
-    aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1 and 0.1 < aspect < 10:
         image = _fit_size(image, _square_pixel_size(image.shape[0], image.shape[1], aspect))
     turns = _rotation(frame) // 90
@@ -466,8 +467,7 @@ def _square_pixel_size(height: int, width: int, aspect: Fraction) -> tuple[int, 
     return (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
 
 
-def _display_size(frame: Any, stream: Any) -> tuple[int, int]:
-    aspect = stream.sample_aspect_ratio
+def _display_size(frame: Any, aspect: Fraction | None) -> tuple[int, int]:
     height, width = frame.height, frame.width
     if aspect and aspect != 1 and 0.1 < aspect < 10:
         height, width = _square_pixel_size(height, width, aspect)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from avatar3d.errors import UserError
-from avatar3d.io.video import probe, read_frames, write_video
+from avatar3d.io.video import probe, read_frames, scan_frames, write_video
 
 ACCURATE = 0x2 | 0x2000 | 0x40000
 
@@ -251,3 +251,12 @@ def test_stopping_early_does_not_hang(tmp_path, numbered):
         "for _ in range(20):\n    next(read_frames(sys.argv[1]))\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.mp4"], check=True, timeout=60)
+
+
+def test_a_frame_becomes_a_picture_after_its_file_is_closed(tmp_path):
+    """Other threads convert the last frames of a clip when its file has been read to the end."""
+    wide = encode(tmp_path / "wide.mp4", [corner_marked()] * 4, aspect=Fraction(2))
+    shown = list(scan_frames(wide))
+    pictures = [frame.image() for frame in shown for _ in range(20)]
+    assert {picture.shape for picture in pictures} == {(48, 128, 3)}
+    assert all(np.array_equal(pictures[20 * k], image) for k, image in enumerate(read_frames(wide)))
