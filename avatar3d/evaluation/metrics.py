@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
+from avatar3d.evaluation.window import SSIM_RADIUS, windowed
 from avatar3d.head.arkit import ARKIT_INDEX
 from avatar3d.head.landmarks import (
     BROWS,
@@ -40,7 +40,6 @@ __all__ = [
     "ssim_parts",
 ]
 
-_SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
 _SIDES = ("Left", "Right")
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -113,19 +112,15 @@ def ssim_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def ssim_parts(image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two factors of SSIM, each (H, W, C): luminance; contrast and structure."""
-    image, target = np.asarray(image, np.float64), np.asarray(target, np.float64)
-
-    def blur(values: np.ndarray) -> np.ndarray:
-        return gaussian_filter(
-            values, (_SSIM_SIGMA, _SSIM_SIGMA, 0), radius=(SSIM_RADIUS,) * 2 + (0,)
-        )
-
-    mean_x, mean_y = blur(image), blur(target)
-    var_x = blur(image * image) - mean_x**2
-    var_y = blur(target * target) - mean_y**2
-    cov = blur(image * target) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    return luminance, (2 * cov + _C2) / (var_x + var_y + _C2)
+    luminance, structure = np.empty(image.shape), np.empty(image.shape)
+    for channel in range(image.shape[2]):
+        x, y = (picture[..., channel].astype(np.float64) for picture in (image, target))
+        mean_x, mean_y = windowed(x), windowed(y)
+        both, power = mean_x * mean_y, mean_x**2 + mean_y**2
+        luminance[..., channel] = (2 * both + _C1) / (power + _C1)
+        covariance, variances = windowed(x * y) - both, windowed(x * x + y * y) - power
+        structure[..., channel] = (2 * covariance + _C2) / (variances + _C2)
+    return luminance, structure
 
 
 def ssim(image: np.ndarray, target: np.ndarray) -> float:
@@ -143,7 +138,7 @@ def sharpness_ratio(image: np.ndarray, target: np.ndarray) -> float:
     """Gradient energy of `image` over that of `target`: below 1 is blurred, above 1 is noisy."""
 
     def energy(picture: np.ndarray) -> float:
-        grey = np.asarray(picture, np.float64).mean(-1)
+        grey = np.einsum("hwc->hw", picture, dtype=np.float64) / picture.shape[-1]
         return float((np.diff(grey, axis=0) ** 2).mean() + (np.diff(grey, axis=1) ** 2).mean())
 
     return energy(image) / max(energy(target), 1e-12)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from avatar3d.avatar import Avatar, PosedAvatar
+from avatar3d.capture.parallel import single_threaded
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
 from avatar3d.evaluation.config import EvaluationConfig
@@ -226,17 +227,23 @@ def _scored(run: _Run, images: Iterable[np.ndarray], detect: Detect | None) -> S
             yield side_by_side(scorer.add(index, image), image)
 
     run.output.mkdir(parents=True, exist_ok=True)
+    with single_threaded(torch_too=False):
+        _drain(run, pairs())
+    run.timings["pictures"] = drawn
+    run.timings["comparison and video"] = time.perf_counter() - begun - drawn
+    return scorer
+
+
+def _drain(run: _Run, pairs: Iterator[np.ndarray]) -> None:
+    """Go through all frames, writing them as a video where one is asked for."""
     if run.config.video:
         with tempfile.TemporaryDirectory(prefix="avatar3d-") as folder:
             sound = _sound(run, Path(folder) / "sound.wav")
             path = run.output / "side_by_side.mp4"
-            write_video(path, pairs(), run.subject.fps, sound, run.facts)
+            write_video(path, pairs, run.subject.fps, sound, run.facts)
     else:
-        for _ in pairs():
+        for _ in pairs:
             pass
-    run.timings["pictures"] = drawn
-    run.timings["comparison and video"] = time.perf_counter() - begun - drawn
-    return scorer
 
 
 def _sound(run: _Run, path: Path) -> Path | None:

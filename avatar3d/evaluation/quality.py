@@ -1,7 +1,9 @@
 """MS-SSIM and CPBD sharpness; pictures are (H, W, 3) floats in [0, 1]."""
 
+from functools import lru_cache
+
 import numpy as np
-from scipy.ndimage import binary_propagation, convolve, gaussian_filter, sobel
+from scipy.ndimage import convolve, gaussian_filter, label, sobel
 
 from avatar3d.evaluation.metrics import SSIM_RADIUS, ssim_parts
 
@@ -121,24 +123,34 @@ def _reach(
 
 def _canny(grey: np.ndarray) -> np.ndarray:
     """(H, W) bool edges (Canny 1986): the gradient's ridges, interpolated, with hysteresis."""
-    smooth = gaussian_filter(grey, 1.0, mode="constant")
-    smooth /= gaussian_filter(np.ones_like(grey), 1.0, mode="constant")
+    smooth = gaussian_filter(grey, 1.0, mode="constant") * _border_gain(grey.shape)
     down, right = sobel(smooth, 0), sobel(smooth, 1)
     strength = np.hypot(down, right)
-    ridge = np.zeros(grey.shape, bool)
     inner = np.s_[1:-1, 1:-1]
-    steep = np.abs(down) > np.abs(right)
-    large = np.where(steep, np.abs(down), np.abs(right))[inner]
-    share = np.where(steep, np.abs(right), np.abs(down))[inner] / np.maximum(large, 1e-12)
-    padded_rows, padded_columns = np.mgrid[1 : grey.shape[0] - 1, 1 : grey.shape[1] - 1]
-    along = (np.where(steep, np.sign(down), 0), np.where(steep, 0, np.sign(right)))
-    row_step, column_step = np.sign(down)[inner].astype(int), np.sign(right)[inner].astype(int)
-    straight = [part[inner].astype(int) for part in along]
+    rising = (down * right)[inner] > 0
+    down, right = np.abs(down[inner]), np.abs(right[inner])
+    share = np.minimum(down, right) / np.maximum(np.maximum(down, right), 1e-12)
+    steep = down > right
+
+    def beside(row: int, column: int) -> np.ndarray:
+        height, width = grey.shape
+        return strength[1 + row : height - 1 + row, 1 + column : width - 1 + column]
+
     is_ridge = np.ones(share.shape, bool)
     for side in (-1, 1):
-        ahead = strength[padded_rows + side * straight[0], padded_columns + side * straight[1]]
-        across = strength[padded_rows + side * row_step, padded_columns + side * column_step]
-        is_ridge &= share * across + (1 - share) * ahead <= strength[inner]
+        ahead = np.where(steep, beside(side, 0), beside(0, side))
+        falling = np.where(steep, beside(side, -side), beside(-side, side))
+        across = np.where(rising, beside(side, side), falling)
+        is_ridge &= ahead + share * (across - ahead) <= strength[inner]
+    ridge = np.zeros(grey.shape, bool)
     ridge[inner] = is_ridge
     weak, strong = (ridge & (strength >= threshold) for threshold in _CANNY)
-    return binary_propagation(strong, np.ones((3, 3)), weak)
+    parts, count = label(weak, np.ones((3, 3)))
+    lasting = np.bincount(parts[strong], minlength=count + 1) > 0
+    return np.asarray(lasting[parts] & weak)
+
+
+@lru_cache(maxsize=4)
+def _border_gain(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W): what makes up for the weights of the smoothing that lie outside the picture."""
+    return 1 / gaussian_filter(np.ones(shape), 1.0, mode="constant")

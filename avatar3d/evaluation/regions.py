@@ -1,5 +1,7 @@
 """Parts of a frame that figures are about, from its parsing labels."""
 
+import math
+
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, maximum_filter
 
@@ -40,9 +42,17 @@ def seam_band(labels: np.ndarray, width: int = 12) -> np.ndarray:
         width: of the band in pixels, half of them on each side of the line.
     """
     head, body = head_mask(labels), np.isin(labels, _BODY_LABELS)
+    band = np.zeros(labels.shape, bool)
+    both = _common(head, body, math.ceil(width / 2) + _OUTLINE)
+    if both is None:
+        return band
+    person = (head | body)[both]
+    head, body = head[both], body[both]
     reach = _disc(width / 2)
-    band = (head & binary_dilation(body, reach)) | (body & binary_dilation(head, reach))
-    return band & binary_erosion(head | body, _disc(_OUTLINE), border_value=1)
+    near = (head & binary_dilation(body, reach)) | (body & binary_dilation(head, reach))
+    inside = binary_erosion(person, _disc(_OUTLINE), border_value=1)
+    band[both] = near & inside
+    return band
 
 
 def face_interior(labels: np.ndarray, width: int = 12) -> np.ndarray:
@@ -53,7 +63,9 @@ def face_interior(labels: np.ndarray, width: int = 12) -> np.ndarray:
 
 def contrast(image: np.ndarray) -> np.ndarray:
     """(H, W) steepest change of brightness within a pixel of each, per pixel, for (H, W, 3)."""
-    down, right = np.gradient(gaussian_filter(image.mean(-1, dtype=np.float64), 0.7))
+    down, right = np.gradient(
+        gaussian_filter(np.einsum("hwc->hw", image, dtype=np.float64) / image.shape[-1], 0.7)
+    )
     return maximum_filter(np.hypot(down, right), 3)
 
 
@@ -81,6 +93,21 @@ def error_at_contrast(
     filled = np.flatnonzero(count)
     mean = mean[filled[np.searchsorted(filled, np.arange(_BINS), "right").clip(1) - 1]]
     return float(mean[np.digitize(contrast[region], bounds)].mean())
+
+
+def _common(first: np.ndarray, second: np.ndarray, reach: int) -> tuple[slice, slice] | None:
+    """The part of the picture that is within `reach` of both regions (H, W) bool; None for none."""
+    slices = []
+    for axis in (0, 1):
+        places = [np.flatnonzero(region.any(1 - axis)) for region in (first, second)]
+        if not all(map(len, places)):
+            return None
+        start = max(place[0] for place in places) - reach
+        stop = min(place[-1] for place in places) + reach + 1
+        if start >= stop:
+            return None
+        slices.append(slice(max(int(start), 0), int(stop)))
+    return slices[0], slices[1]
 
 
 def _disc(radius: float) -> np.ndarray:

@@ -102,6 +102,7 @@ class Scorer:
         self._kept = _spread(frames, _SHEET_FRAMES)
         self._stripped = _spread(frames, _STRIP_FRAMES)
         self._before: tuple[np.ndarray, np.ndarray] | None = None
+        self._pool = ThreadPoolExecutor(2)  # numpy and scipy leave the interpreter to others
 
     def truth(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8: the recording, over the background that was asked for."""
@@ -117,13 +118,15 @@ class Scorer:
         render, target = image.astype(np.float32) / 255, truth.astype(np.float32) / 255
         labels = self.subject.parsing(index)
         matte = self.subject.matte(index)
-        with ThreadPoolExecutor(2) as pool:  # scipy's filters leave the interpreter to others
-            parts = [
-                pool.submit(_picture_scores, render, target, labels, landmarks),
-                pool.submit(_region_errors, render, target, labels, matte),
-            ]
-            recorded = pool.submit(cpbd, target)
-        scores = parts[0].result() | parts[1].result()
+        parts = [
+            self._pool.submit(_picture_scores, render, target, labels, landmarks),
+            self._pool.submit(_region_errors, render, target, labels, matte),
+        ]
+        sharp, recorded = (self._pool.submit(cpbd, picture) for picture in (render, target))
+        if self.detect is not None:  # while the others work
+            pair = self.detect(image), self.detect(truth)
+            self.found.append(None if pair[0] is None or pair[1] is None else (pair[0], pair[1]))
+        scores = parts[0].result() | parts[1].result() | {"cpbd": sharp.result()}
         self.recorded.add(cpbd=recorded.result())
         if self.perceptual is not None:
             scores["lpips"] = self.perceptual(render, target)
@@ -131,10 +134,7 @@ class Scorer:
         now = (before[0], image, before[1], truth) if before is not None else None
         scores["flicker"] = faces.flicker(*now) if now is not None else math.nan
         if self.detect is not None:
-            pair = self.detect(image), self.detect(truth)
-            known = None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
-            self.found.append(known)
-            scores |= _lip_distances(known)
+            scores |= _lip_distances(self.found[-1])
         self.scores.add(**scores)
         self._keep(Panel(index, truth, image, landmarks), scores["face_psnr"])
         return truth
@@ -258,13 +258,12 @@ def _picture_scores(
     face = metrics.face_box(landmarks, width, height)
     mouth = metrics.mouth_box(landmarks, width, height)
     luminance, structure = metrics.ssim_parts(render, target)
-    similarity = (luminance * structure).mean(-1)
+    similarity = np.einsum("hwc,hwc->hw", luminance, structure) / luminance.shape[-1]
     pasted = np.where(head_mask(labels)[..., None], render, target)
     return {
         "psnr": metrics.psnr(render, target),
         "ssim": metrics.inner_mean(similarity),
         "ms_ssim": ms_ssim(render, target, (luminance, structure)),
-        "cpbd": cpbd(render),
         "face_psnr": metrics.psnr(face.crop(render), face.crop(target)),
         "face_ssim": float(face.crop(similarity).mean()),
         "mouth_psnr": metrics.psnr(mouth.crop(render), mouth.crop(target)),
@@ -279,7 +278,7 @@ def _region_errors(
     render: np.ndarray, target: np.ndarray, labels: np.ndarray, matte: np.ndarray
 ) -> dict[str, float]:
     seam, face = seam_band(labels), face_interior(labels)
-    error = np.abs(render - target).mean(-1) * 255
+    error = np.einsum("hwc->hw", np.abs(render - target)) * 85
     return {
         "seam_error": metrics.region_error(render, target, seam),
         "face_error": metrics.region_error(render, target, face),

@@ -56,9 +56,9 @@ def read_image(
         ) from error
 
 
-def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
+def write_image(path: str | Path, image: np.ndarray, quality: int = 95, packing: int = 6) -> None:
     """Write uint8 (H, W) or (H, W, 3|4), or uint16 (H, W); the suffix .jpg or .png
-    chooses the format.
+    chooses the format. `packing`, 0 to 9, is how hard a PNG in colours is compressed.
 
     The file appears under its name only when it is complete. Unlike `atomic_write` nothing is
     flushed to the disk, because frame folders hold thousands of these: who writes them flushes the
@@ -69,7 +69,9 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 95) -> None:
     path = Path(path)
     temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     options: dict[str, Any] = (
-        {"quality": quality, "subsampling": 0} if path.suffix == ".jpg" else {}
+        {"quality": quality, "subsampling": 0}
+        if path.suffix == ".jpg"
+        else {"compress_level": packing}
     )
     try:
         if path.suffix == ".png" and image.ndim == 2:
