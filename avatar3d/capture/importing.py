@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ def import_folder(
     registration.
 
     Args:
-        folder: prepared for RAD-NeRF, ER-NeRF or TalkingGaussian, INSTA, FlashAvatar, or VHAP and
-            GaussianAvatars; see `read_recording`.
+        folder: prepared for RAD-NeRF, ER-NeRF or TalkingGaussian, INSTA, FlashAvatar, VHAP and
+            GaussianAvatars, or a person of NeRSemble's benchmark; see `read_recording`.
         output: folder to make.
         config: options; `crop`, `max_fps`, `start` and `duration` do not apply. A focal length
             other than the default wins over that of the folder.
@@ -63,7 +64,7 @@ def import_folder(
         raise UserError(
             f"{folder} has only {len(recording.frames)} frames; at least {MIN_FRAMES} are needed."
         )
-    height, width = read_image(recording.frames[0]).shape[:2]
+    height, width = next(recording.pictures()).shape[:2]
     share = (recording.focal or 0) / max(height, width)
     if config.focal == CaptureConfig().focal and recording.focal is not None:
         if _PLAUSIBLE_FOCAL[0] <= share <= _PLAUSIBLE_FOCAL[1]:
@@ -110,11 +111,12 @@ def _stage(name: str) -> Stage:
 
 def _take_frames(recording: Recording, workspace: Workspace) -> None:
     """frames/: the files themselves where nothing has to change."""
-    first = read_image(recording.frames[0])
+    first = next(recording.pictures())
     height, width = first.shape[:2]
     scale = min(1.0, workspace.config.size / max(height, width))
     size = round(width * scale), round(height * scale)
     suffixes = {path.suffix.lower() for path in recording.frames}
+    videos = recording.in_videos
     facts = workspace.state.facts
     facts["frame_format"] = "png" if suffixes == {".png"} else "jpg"
     facts |= {
@@ -122,11 +124,13 @@ def _take_frames(recording: Recording, workspace: Workspace) -> None:
         "height": size[1], "crop": (0, 0, width, height),
     }  # fmt: skip
     workspace.path("frames").mkdir(parents=True, exist_ok=True)
-    keep = scale == 1 and len({s.replace("jpeg", "jpg") for s in suffixes}) == 1
+    keep = not videos and scale == 1 and len({s.replace("jpeg", "jpg") for s in suffixes}) == 1
 
-    def store(index: int) -> None:
+    def store(item: tuple[int, np.ndarray | None]) -> None:
+        index, picture = item
         source, target = recording.frames[index], workspace.frame_path(index)
-        picture = read_image(source)
+        if picture is None:
+            picture = read_image(source)
         if picture.shape[:2] != (height, width):
             raise UserError(
                 f"{source} has {picture.shape[1]}x{picture.shape[0]} pixels, the first frame "
@@ -140,7 +144,8 @@ def _take_frames(recording: Recording, workspace: Workspace) -> None:
             write_image(target, _resized(_on_white(picture), size))
 
     count = len(recording.frames)
-    stored = parallel_map(store, range(count), workspace.workers)
+    items = enumerate(recording.pictures() if videos else repeat(None, count))
+    stored = parallel_map(store, items, workspace.workers)
     for _ in track(stored, "Taking the frames", count):
         pass
     _find_face(workspace)
@@ -166,13 +171,16 @@ def _take_masks(recording: Recording, workspace: Workspace) -> None:
     workspace.path("mattes").mkdir(parents=True, exist_ok=True)
     size = workspace.width, workspace.height
 
-    def work(index: int) -> None:
+    def work(item: tuple[int, np.ndarray | None]) -> None:
+        index, mask = item
         path = workspace.matte_path(index)
         if not path.is_file():
-            alpha = recording.alpha(read_image(recording.masks[index]))
+            alpha = recording.alpha(read_image(recording.masks[index]) if mask is None else mask)
             write_image(path, refine_matte(workspace.frame(index), _resized(alpha, size)))
 
-    done = parallel_map(work, range(workspace.frames), workspace.workers)
+    videos = recording.in_videos
+    items = enumerate(recording.pictures(masks=True) if videos else repeat(None, workspace.frames))
+    done = parallel_map(work, items, workspace.workers)
     for _ in track(done, "Taking the masks", workspace.frames):
         pass
     sample = [workspace.matte(i) for i in spread(workspace.frames, _LOOKS)]

@@ -1,26 +1,31 @@
 """Folders that other programs have prepared, understood: which frames, masks, sound and camera.
 
 Known layouts, from the public code of RAD-NeRF (ER-NeRF, TalkingGaussian and others share it),
-INSTA, FlashAvatar and VHAP (GaussianAvatars). Only pictures, sound, JSON and plain arrays of sound
-features are read. Their face parameters belong to models that need a registration, the action units
-of au.csv say less than our own landmarks, and pickled files are never opened.
+INSTA, FlashAvatar and VHAP (GaussianAvatars), and that of NeRSemble's benchmark. Only pictures,
+videos, sound, JSON and plain arrays of sound features are read. Their face parameters belong to
+models that need a registration, the action units of au.csv say less than our own landmarks, and
+pickled files are never opened.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avatar3d.capture import nersemble
 from avatar3d.errors import UserError
 from avatar3d.io.images import read_image
+from avatar3d.io.video import probe, read_frames
 
 __all__ = ["Recording", "read_recording"]
 
+_VIDEO = ".mp4"
 _PICTURES = (".png", ".jpg", ".jpeg")
 _INSTA_TEST, _FLASH_TEST = 350, 500  # frames at the end, as in their published protocols
 _MAX_JSON = 512 << 20
@@ -33,8 +38,9 @@ class Recording:
     Attributes:
         kind: the program whose layout it is.
         folder: where it lies.
-        frames: T pictures; an alpha channel is put on white.
-        masks: T pictures of the person, or empty.
+        frames: T pictures; an alpha channel is put on white. A video stands for as many
+            successive frames as it is named for, which is all that it has.
+        masks: T pictures of the person, or empty; likewise.
         alpha: what of a mask picture is the person: (H, W[, C]) uint8 to (H, W) in [0, 1].
         numbers: T frame numbers of the source; the sound of number n begins at n / fps.
         fps: frames per second.
@@ -60,11 +66,24 @@ class Recording:
         """sha256 over every file that is read."""
         digest = hashlib.sha256(f"{self.kind} {self.fps} {self.focal} {self.split}".encode())
         sounds = [*([self.audio] if self.audio else []), *self.features.values()]
-        for path in (*self.frames, *self.masks, *sounds):
+        for path in dict.fromkeys((*self.frames, *self.masks, *sounds)):
             digest.update(path.name.encode())
             with open(path, "rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
         return digest.hexdigest()
+
+    @property
+    def in_videos(self) -> bool:
+        """Whether pictures can only be had one after the other."""
+        return self.frames[0].suffix == _VIDEO
+
+    def pictures(self, masks: bool = False) -> Iterator[np.ndarray]:
+        """All frames, or masks, in their order."""
+        for path, same in groupby(self.masks if masks else self.frames):
+            if path.suffix == _VIDEO:
+                yield from islice(read_frames(path, probe(path).fps), len(list(same)))
+            else:
+                yield from (read_image(path) for _ in same)
 
 
 def read_recording(folder: str | Path, fps: float = 25.0) -> Recording:
@@ -72,9 +91,9 @@ def read_recording(folder: str | Path, fps: float = 25.0) -> Recording:
 
     Args:
         folder: of RAD-NeRF (`ori_imgs`), INSTA (`transforms.json`, `images` or `matted`),
-            FlashAvatar (`imgs`, `alpha`) or VHAP / GaussianAvatars (`transforms_*.json` with
-            `timestep_index`).
-        fps: frames per second; none of the layouts tells.
+            FlashAvatar (`imgs`, `alpha`), VHAP / GaussianAvatars (`transforms_*.json` with
+            `timestep_index`), or a person of NeRSemble's benchmark (`calibration`, `sequences`).
+        fps: frames per second; none of the layouts tells, but NeRSemble's is 24.3.
 
     Raises:
         UserError: no such folder, none of these layouts, or files are missing.
@@ -82,6 +101,8 @@ def read_recording(folder: str | Path, fps: float = 25.0) -> Recording:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; check the name.")
+    if (folder / "calibration").is_dir() and (folder / "sequences").is_dir():
+        return _nersemble(folder)
     if (folder / "ori_imgs").is_dir():
         return _rad_nerf(folder, fps)
     if (folder / "imgs").is_dir() and (folder / "alpha").is_dir():
@@ -93,8 +114,28 @@ def read_recording(folder: str | Path, fps: float = 25.0) -> Recording:
         return _insta(folder, fps, found)
     raise UserError(
         f"{folder} is not a folder prepared for RAD-NeRF, ER-NeRF, TalkingGaussian, INSTA, "
-        "FlashAvatar, VHAP or GaussianAvatars; for a video run `avatar3d capture VIDEO`."
+        "FlashAvatar, VHAP, GaussianAvatars or NeRSemble's benchmark; for a video run "
+        "`avatar3d capture VIDEO`."
     )
+
+
+def _nersemble(folder: Path) -> Recording:
+    """The training camera's sequences, one after the other in the order of their names."""
+    person = nersemble.read_participant(folder)
+    frames: list[Path] = []
+    masks: list[Path] = []
+    for name in person.recorded:
+        video, mask = person.video(name), person.video(name, "alpha_maps")
+        count = probe(video).frames
+        if mask.is_file() and probe(mask).frames != count:
+            raise UserError(f"{mask} has other frames than {video}; download both again.")
+        frames += [video] * count
+        masks += [mask] * count
+    K = person.K[nersemble.TRAIN_CAMERA]
+    return _checked(
+        "NeRSemble", folder, frames, masks, _grey, list(range(len(frames))), nersemble.FPS,
+        float(K[0, 0]), {},
+    )  # fmt: skip
 
 
 def _rad_nerf(folder: Path, fps: float) -> Recording:
@@ -202,10 +243,10 @@ def _checked(
 ) -> Recording:  # fmt: skip
     if not frames:
         raise UserError(f"{folder} looks prepared for {kind}, but has no frames; export it again.")
-    missing = next((p for p in frames if not p.is_file()), None)
+    missing = next((p for p in dict.fromkeys(frames) if not p.is_file()), None)
     if missing is not None:
         raise UserError(f"{folder} is incomplete: {missing} does not exist; export it again.")
-    whole = len(masks) == len(frames) and all(p.is_file() for p in masks)
+    whole = len(masks) == len(frames) and all(p.is_file() for p in dict.fromkeys(masks))
     if whole and alpha is _last_channel and read_image(masks[0]).shape[2:] != (4,):
         whole = False  # not cut out after all
     sounds = sorted(folder.glob("*.wav"))

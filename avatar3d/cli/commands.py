@@ -142,7 +142,7 @@ def import_folder(
         Path,
         typer.Argument(
             help="Prepared for RAD-NeRF, ER-NeRF, TalkingGaussian, INSTA, FlashAvatar, VHAP or "
-            "GaussianAvatars."
+            "GaussianAvatars, or a person of NeRSemble's benchmark."
         ),
     ],
     overrides: Overrides = None,
@@ -448,7 +448,7 @@ def evaluate(
         typer.Option(
             "--protocol",
             "-p",
-            help="default (tracked), audio, insta, reenactment, speech or cameras.",
+            help="default (tracked), audio, insta, reenactment, speech, cameras or nersemble.",
         ),
     ] = "default",
     frames: Annotated[

@@ -7,7 +7,7 @@ from avatar3d.errors import UserError
 __all__ = ["EvaluationConfig"]
 
 _CHOICES = {
-    "kind": ("reconstruction", "reenactment", "speech", "cameras"),
+    "kind": ("reconstruction", "reenactment", "speech", "cameras", "nersemble"),
     "mouth": ("tracking", "audio"),
     "background": ("own", "white", "black"),
 }
@@ -21,7 +21,7 @@ class EvaluationConfig:
     """reconstruction: frames of the subject that training did not see, against the recording.
     reenactment: another person's performance, speech: sounds and languages that were never
     recorded, both without a truth to compare with. cameras: a synthetic person, seen from where
-    no camera stood."""
+    no camera stood. nersemble: one person of that benchmark, and the videos to submit to it."""
 
     mouth: str = "tracking"
     """What moves the mouth in a reconstruction: the tracked parameters, or the clip's sound alone
@@ -53,6 +53,9 @@ class EvaluationConfig:
 
     person: int = 0
     """For cameras: the seed that the synthetic person was made with."""
+
+    benchmark: str = ""
+    """For nersemble: the person's folder, as nersemble-benchmark-download makes it."""
 
     video: bool = True
     """Put a side-by-side video into the report."""

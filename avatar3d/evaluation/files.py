@@ -6,6 +6,7 @@ from typing import Any
 
 from avatar3d.avatar import load
 from avatar3d.errors import UserError
+from avatar3d.evaluation.benchmark import evaluate_benchmark
 from avatar3d.evaluation.comparison import compare
 from avatar3d.evaluation.config import EvaluationConfig
 from avatar3d.evaluation.landmarks import face_detector
@@ -37,7 +38,7 @@ def evaluate_files(
     names = _names([*avatars, *foreign])
     if not names:
         raise UserError("Name an avatar file to evaluate, or another system's --frames.")
-    if config.kind != "reconstruction":
+    if config.kind not in ("reconstruction", "nersemble"):
         return _unseen(avatars, foreign, names, subject, output, config)
     if subject is None:
         raise UserError("Say with --subject FOLDER which recording to compare with.")
@@ -53,7 +54,10 @@ def evaluate_files(
             refined = run_folder(path) / "tracking.npz"
             own = refined.is_file() and is_its_clip(avatar, clip)
             tracking = Tracking.load(refined) if own else None
-            report = evaluate(avatar, clip, folder, tracking, detect, config, name)
+            if config.kind == "nersemble":
+                report = evaluate_benchmark(avatar, clip, folder, config, tracking, detect, name)
+            else:
+                report = evaluate(avatar, clip, folder, tracking, detect, config, name)
             frames = range(report["frames"][0], report["frames"][-1] + 1)
         else:
             report = evaluate_frames(path, clip, folder, detect, config, frames, tracking, name)

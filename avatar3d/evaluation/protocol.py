@@ -10,7 +10,7 @@ number. Pictures of another program are scored by the same code on the same fram
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def evaluate(
     detect: Detect | None = None,
     config: EvaluationConfig | None = None,
     name: str = "avatar",
+    said: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score an avatar on the held-out frames of its subject, or on another clip of its person.
 
@@ -79,7 +80,7 @@ def evaluate(
             clip what `track_photometrically` makes of them.
         detect: finds faces; without it the figures that need one are left out.
         config: the protocol; `kind` must be "reconstruction".
-        name: of the avatar in the report.
+        name: of the avatar in the report; said: sentences to begin its statements with.
 
     Returns:
         What was written as JSON: "frames" [first, last], "means" by metric, "intervals" and
@@ -96,7 +97,7 @@ def evaluate(
         )
     own = is_its_clip(avatar, subject)
     seen = avatar.info.get("train_frames") if own else None
-    statements = []
+    statements = [*said]
     if not own:
         statements.append(
             "Another clip than the avatar was trained on: all its frames are compared, placed on "

@@ -218,8 +218,9 @@ def write_video(
     audio: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     synthetic: bool = True,
+    crf: int = 16,
 ) -> None:
-    """Write H.264 (yuv420p, CRF 16, fast start) with AAC sound, in one step at the end.
+    """Write H.264 (yuv420p, fast start) with AAC sound, in one step at the end.
 
     The file says that it is synthetic and is signed; see `avatar3d.provenance`.
 
@@ -230,6 +231,7 @@ def write_video(
         audio: a file with a sound track, cut at the end of the picture.
         facts: what else the file says about itself, see `provenance.facts_of`.
         synthetic: false for recorded pictures, whose file says nothing.
+        crf: quality, 0 to 51; lower is better.
 
     Raises:
         UserError: no frames, frames of different size, unreadable sound or unwritable target.
@@ -250,11 +252,11 @@ def write_video(
             ) from error
         if synthetic and path.suffix.lower() in _TAGGED:
             output.metadata["XMP"] = slot(facts)
-        _encode(output, iter(frames), rate, sound, path)
+        _encode(output, iter(frames), rate, sound, path, crf)
 
 
 def _encode(
-    output: Any, frames: Iterator[np.ndarray], rate: Fraction, sound: Any, path: Path
+    output: Any, frames: Iterator[np.ndarray], rate: Fraction, sound: Any, path: Path, crf: int
 ) -> None:
     import av
 
@@ -262,7 +264,7 @@ def _encode(
     if first is None:
         raise UserError(f"There are no frames to write to {path}.")
     height, width = first.shape[:2]
-    video = output.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "fast"})
+    video = output.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast"})
     video.width, video.height = width + width % 2, height + height % 2
     video.pix_fmt = "yuv420p"
     video.codec_context.colorspace = _RGB_MATRIX_BT709

@@ -105,7 +105,7 @@ def test_only_common_frames_are_compared(reports):
 
 def test_every_protocol_has_a_preset_and_every_setting_a_description():
     assert set(presets("evaluation")) == {
-        "default", "audio", "insta", "reenactment", "speech", "cameras",
+        "default", "audio", "insta", "reenactment", "speech", "cameras", "nersemble",
     }  # fmt: skip
     for name in presets("evaluation"):
         compose("evaluation", EvaluationConfig, [f"evaluation={name}"])
