@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar3d.avatar.state import SplatState
+from avatar3d.errors import UserError
 from avatar3d.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Document
+from avatar3d.export.texture import bake
+from avatar3d.export.whole import whole_head
 from avatar3d.geometry import Camera
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.head.gallery import part_colors, vertex_normals
 from avatar3d.head.model import PARTS, ShapedHead, eye_rotation
 from avatar3d.motion.motion import Motion
+from avatar3d.progress import say
 from avatar3d.provenance import declared_write, facts_of, slot
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ class HeadMesh:
         colors: (V, 3) sRGB in [0, 1].
         torso_weight: (V,) skinning weight to the shoulders.
         eye: (V,) 1 left eyeball, 2 right eyeball, 0 neither; eye_centers: (2, 3).
+        texture: picture that the colours are multiplied with, of which `uv` (V, 2) says the places.
     """
 
     vertices: np.ndarray
@@ -49,10 +54,35 @@ class HeadMesh:
     torso_weight: np.ndarray
     eye: np.ndarray
     eye_centers: np.ndarray
+    uv: np.ndarray | None = None
+    texture: bytes | None = None
 
     @classmethod
     def of_avatar(cls, avatar: "SplatAvatar") -> "HeadMesh":
-        state = avatar.state
+        """The whole head with a texture, or, without its head model, what carries Gaussians."""
+        try:
+            whole = whole_head(avatar)
+        except UserError as error:
+            say(f"The mesh has holes and no texture: {error}")
+            return cls._of_state(avatar.state)
+        state, head = avatar.state, cls.of_head(whole.head)
+        baked = bake(whole, avatar)
+        known = whole.vertex >= 0
+        expression = head.expression.copy()
+        expression[:, whole.vertex[known]] = state.expression[:, known]
+        from scipy.spatial import cKDTree
+
+        plain = head.vertices[baked.source[~baked.textured]]
+        colors = np.ones((len(baked.source), 3))
+        colors[~baked.textured] = vertex_colors(state)[cKDTree(state.vertices).query(plain)[1]]
+        return cls(
+            head.vertices[baked.source], baked.faces, expression[:, baked.source], head.names,
+            colors, head.torso_weight[baked.source], head.eye[baked.source], head.eye_centers,
+            baked.uv, baked.jpeg(),
+        )  # fmt: skip
+
+    @classmethod
+    def _of_state(cls, state: SplatState) -> "HeadMesh":
         rows = len(state.expression)
         names = ARKIT_52 + tuple(f"residual{i}" for i in range(rows - len(ARKIT_52)))
         return cls(
@@ -75,9 +105,11 @@ class HeadMesh:
 def write_glb(
     avatar: "SplatAvatar", path: str | os.PathLike[str], motion: Motion | None = None
 ) -> None:
-    """Write the head as a binary glTF with morph targets and a colour per vertex.
+    """Write the head as a binary glTF with morph targets and a texture baked from the Gaussians.
 
-    The Gaussians themselves are not in it: hair and shoulders are as good as the mesh is.
+    The Gaussians themselves are not in it: hair and shoulders are as good as the mesh is. Without
+    the head model that the avatar was made with, the file has only the triangles that carry
+    Gaussians, with a colour per vertex; the user is told.
 
     Args:
         avatar: what to hand over.
@@ -159,6 +191,8 @@ def _mesh(document: Document, mesh: HeadMesh, rows: int, skinned: bool = False) 
         "NORMAL": document.add(_unit_normals(vertices, mesh.faces), ARRAY_BUFFER),
         "COLOR_0": document.add(_linear(mesh.colors), ARRAY_BUFFER),
     }
+    if mesh.uv is not None:
+        attributes["TEXCOORD_0"] = document.add(mesh.uv, ARRAY_BUFFER)
     if skinned:
         joints = np.zeros((len(vertices), 4), np.uint8)
         weights = np.zeros((len(vertices), 4), np.float32)
@@ -174,7 +208,13 @@ def _mesh(document: Document, mesh: HeadMesh, rows: int, skinned: bool = False) 
     ]
     faces = document.add(mesh.faces.reshape(-1), ELEMENT_ARRAY_BUFFER)
     primitive = {"attributes": attributes, "indices": faces, "material": 0, "targets": targets}
-    return {
+    surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 0.7}
+    content: dict[str, Any] = {}
+    if mesh.texture is not None:
+        picture = {"bufferView": document.add_bytes(mesh.texture), "mimeType": "image/jpeg"}
+        content = {"images": [picture], "samplers": [{}], "textures": [{"source": 0, "sampler": 0}]}
+        surface["baseColorTexture"] = {"index": 0}
+    return content | {
         "meshes": [
             {
                 "name": "head",
@@ -187,7 +227,7 @@ def _mesh(document: Document, mesh: HeadMesh, rows: int, skinned: bool = False) 
             {
                 "name": "skin",
                 "doubleSided": True,  # the mouth and the lids are seen from both sides
-                "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.7},
+                "pbrMetallicRoughness": surface,
             }
         ],
     }

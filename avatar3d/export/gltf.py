@@ -14,7 +14,7 @@ __all__ = ["ARRAY_BUFFER", "ELEMENT_ARRAY_BUFFER", "GENERATOR", "Document"]
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 GENERATOR = "avatar3d (synthetic likeness)"
 _COMPONENTS = {"<f4": 5126, "<u4": 5125, "|u1": 5121}
-_TYPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
+_TYPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 
 
 class Document:
@@ -36,8 +36,8 @@ class Document:
         """Index of a new accessor.
 
         Args:
-            array: (N,), (N, 3), (N, 4) or (N, 4, 4); floats are stored in single precision, uint8
-                as it is, other integers as uint32. Matrices are given row by row.
+            array: (N,), (N, 2), (N, 3), (N, 4) or (N, 4, 4); floats are stored in single precision,
+                uint8 as it is, other integers as uint32. Matrices are given row by row.
             target: `ARRAY_BUFFER`, `ELEMENT_ARRAY_BUFFER` or nothing.
             normalized: integers stand for fractions of their largest value.
             bounds: store the smallest and largest values, as positions and key times need.
@@ -45,13 +45,8 @@ class Document:
         kind = "<f4" if array.dtype.kind == "f" else "|u1" if array.dtype == np.uint8 else "<u4"
         array = np.ascontiguousarray(array, kind)
         stored = array.transpose(0, 2, 1) if array.ndim == 3 else array  # glTF goes by columns
-        view: dict[str, Any] = {
-            "buffer": 0, "byteOffset": self._size, "byteLength": array.nbytes,
-        }  # fmt: skip
-        if target is not None:
-            view["target"] = target
         accessor: dict[str, Any] = {
-            "bufferView": len(self.views),
+            "bufferView": self.add_bytes(stored.tobytes(), target),
             "componentType": _COMPONENTS[kind],
             "count": len(array),
             "type": _TYPES[array.shape[1:]],
@@ -63,13 +58,16 @@ class Document:
                 "min": np.atleast_1d(array.min(0)).tolist(),
                 "max": np.atleast_1d(array.max(0)).tolist(),
             }
-        block = stored.tobytes()
-        block += bytes(-len(block) % 4)
-        self.views.append(view)
         self.accessors.append(accessor)
-        self._blocks.append(block)
-        self._size += len(block)
         return len(self.accessors) - 1
+
+    def add_bytes(self, data: bytes, target: int | None = None) -> int:
+        """Index of a new buffer view of any bytes, such as a picture's."""
+        view = {"buffer": 0, "byteOffset": self._size, "byteLength": len(data)}
+        self.views.append(view if target is None else {**view, "target": target})
+        self._blocks.append(data + bytes(-len(data) % 4))
+        self._size += len(self._blocks[-1])
+        return len(self.views) - 1
 
     def encoded(self, document: dict[str, Any], statement: str = "") -> bytes:
         """The GLB file: header, JSON chunk with `statement` as `asset.extras.xmp`, binary chunk."""

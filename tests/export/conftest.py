@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 
 from avatar3d.avatar import SplatAvatar, SplatState
+from avatar3d.head import HeadModel
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion.motion import Motion
 
@@ -44,6 +46,70 @@ def open_page() -> Callable[..., "Page"]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     return Page
+
+
+@pytest.fixture(scope="session")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> SplatAvatar:
+    """An avatar of a ball that has kept a part of its head model, moved, as training does.
+
+    The model, which `info` names, has a place in the texture for every triangle by itself; the
+    Gaussians are coloured by `place_color`.
+    """
+    rng = np.random.default_rng(4)
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.1)
+    template, faces = np.asarray(ball.vertices, np.float32), np.asarray(ball.faces, np.int32)
+    count, side = len(faces), 36
+    cells = np.stack([np.arange(count) % side, np.arange(count) // side], -1)
+    uv = (cells[:, None] + np.array([[0.05, 0.05], [0.95, 0.05], [0.05, 0.95]])) / side
+    rows = len(ARKIT_52) + 2
+    names = (*ARKIT_52, "residual0", "residual1")
+    bumps = rng.normal(0, 1, (rows, 3, 3)) @ template.T
+    head = HeadModel(
+        name="ball", template=template, faces=faces, expression_names=names,
+        identity=rng.normal(0, 1, (2, 1, 3)) * template[None, :, :1],
+        expression=(0.03 * bumps.transpose(0, 2, 1)).astype(np.float32),
+        part=np.zeros(len(template), np.uint8), torso_weight=np.zeros(len(template), np.float32),
+        eye_centers=EYES.astype(np.float32), eye_centers_identity=np.zeros((2, 2, 3), np.float32),
+        uv=uv.reshape(-1, 2).astype(np.float32),
+        uv_faces=np.arange(3 * count, dtype=np.int32).reshape(-1, 3),
+        landmark_faces=np.zeros(478, np.int32), landmark_bary=np.full((478, 3), 1 / 3, np.float32),
+        landmark_sigma=np.ones(478, np.float32),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("head") / "ball.npz"
+    head.save(path)
+    identity = np.array([0.05, -0.02])
+    shaped = head.shaped(identity)
+    kept = np.sort(rng.choice(count, count * 2 // 3, replace=False))
+    used, corners = np.unique(faces[kept], return_inverse=True)
+    state = make_state(6000, 192, rng)
+    moved = shaped.vertices + 0.004 * np.sin(20 * shaped.vertices[:, [1, 2, 0]])
+    bound = state.face >= 0
+    at = rng.integers(0, len(kept), bound.sum())
+    new = {
+        "vertices": moved[used], "expression": shaped.expression[:, used],
+        "faces": corners.reshape(-1, 3), "torso_weight": np.zeros(len(used)),
+        "eye": np.zeros(len(used), np.uint8), "face": np.where(bound, 0, -1),
+        "opacity": np.full(len(state), 4.0), "basis": 0 * state.basis,
+    }  # fmt: skip
+    for name, array in new.items():
+        setattr(state, name, array.astype(getattr(state, name).dtype))
+    state.face[bound] = at
+    state.position[bound] = 0
+    state.quat[:] = (1, 0, 0, 0)
+    state.log_scale[bound] = np.log([0.006, 0.006, 0.0003])
+    point = (moved[faces[kept[at]]] * state.bary[bound][..., None]).sum(1)
+    state.color[bound] = place_color(point)
+    state.validate()
+    info = {"head_model": str(path), "identity": identity.tolist()}
+    made = SplatAvatar(state, None, make_motion(), driver=None, info=info)
+    made.kept = kept
+    made.whole_vertices = moved
+    return made
+
+
+def place_color(point: np.ndarray) -> np.ndarray:
+    """(N, 3) sRGB that changes slowly over places (N, 3), alike on both sides of the face."""
+    return 0.5 + 0.4 * np.sin(np.abs(point * (1, 0, 0)) * 20 + point * (0, 15, 20))
 
 
 def make_avatar(count: int = 3000, size: int = 192, seed: int = 3) -> SplatAvatar:

@@ -105,9 +105,9 @@ def test_sog_is_what_splat_transform_reads_back(
 
 
 @pytest.mark.parametrize("name", ["glb", "moving glb", "splat-glb"])
-def test_the_validator_finds_no_error(npm: Path, avatar: SplatAvatar, tmp_path: Path, name: str):
-    options = {"motion": avatar.idle_motion} if name.startswith("moving") else {}
-    path = export(avatar, tmp_path / "a.glb", format=name.split()[-1], **options)
+def test_the_validator_finds_no_error(npm: Path, headed: SplatAvatar, tmp_path: Path, name: str):
+    options = {"motion": headed.idle_motion} if name.startswith("moving") else {}
+    path = export(headed, tmp_path / "a.glb", format=name.split()[-1], **options)
     script = (
         "const v = require('gltf-validator'), fs = require('fs');"
         "v.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])), { maxIssues: 50 })"
