@@ -17,6 +17,7 @@ from avatar3d.export.clouds import (
 from avatar3d.export.film import write_mov, write_webm
 from avatar3d.export.glb import write_glb
 from avatar3d.export.html import write_html
+from avatar3d.export.lam import write_lam
 from avatar3d.export.ply import write_neutral_ply
 from avatar3d.export.png import write_png_sequence
 from avatar3d.export.web import write_web
@@ -29,6 +30,7 @@ __all__ = ["FORMATS", "export"]
 FORMATS: dict[str, Callable[..., None]] = {
     "glb": write_glb,
     "html": write_html,
+    "lam": write_lam,
     "mov": write_mov,
     "ply": write_neutral_ply,
     "ply-sequence": write_ply_sequence,
@@ -48,8 +50,9 @@ _FOLDERS = {
     "web": r"avatar\.(json|bin)|avatar3d\.(js|d\.ts)|index\.html|plate\.jpg|sound\.\w+",
 }
 """Formats that are folders, to what their files are named."""
+_BY_SUFFIX = {"zip": "lam"}
 _ANY_KIND = ("mov", "png", "webm")
-_MOVING = ("glb", "html", "mov", "ply-sequence", "png", "web", "webm")
+_MOVING = ("glb", "html", "lam", "mov", "ply-sequence", "png", "web", "webm")
 
 
 def export(
@@ -68,6 +71,7 @@ def export(
             "splat-glb": the same as glTF with KHR_gaussian_splatting (`write_splat_glb`);
             "ply-sequence": a folder of a PLY for every frame (`write_ply_sequence`);
             "glb": its mesh with ARKit morph targets for game engines (`write_glb`);
+            "lam": a zip for the web renderer of LAM (`write_lam`);
             "png": a folder of pictures with transparency (`write_png_sequence`);
             "mov", "webm": a film with transparency (`write_mov`, `write_webm`).
         options: further arguments of that writer.
@@ -81,7 +85,8 @@ def export(
     from avatar3d.avatar import SplatAvatar
 
     path = Path(output)
-    name = format or path.suffix.lstrip(".").lower()
+    suffix = path.suffix.lstrip(".").lower()
+    name = format or _BY_SUFFIX.get(suffix, suffix)
     if name not in FORMATS:
         raise UserError(
             f"Cannot export as {name or 'a file without a suffix'!r}; "

@@ -14,7 +14,7 @@ import numpy as np
 
 from avatar3d.avatar.state import SplatState
 from avatar3d.errors import UserError
-from avatar3d.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Document
+from avatar3d.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Document, quaternions
 from avatar3d.export.texture import bake
 from avatar3d.export.whole import whole_head
 from avatar3d.geometry import Camera
@@ -253,24 +253,12 @@ def _animation(document: Document, motion: Motion, rows: int) -> dict[str, Any]:
     for node, pose in ((1, motion.head_pose), (2, motion.torso_pose)):
         if pose is not None:
             animate(node, "translation", pose[:, :3, 3])
-            animate(node, "rotation", _quaternions(pose[:, :3, :3]))
+            animate(node, "rotation", quaternions(pose[:, :3, :3]))
     if motion.gaze is not None:
         for side in range(2):
             turns = np.stack([eye_rotation(*angles) for angles in motion.gaze[:, side]])
-            animate(3 + side, "rotation", _quaternions(turns))
+            animate(3 + side, "rotation", quaternions(turns))
     return {"name": motion.source or "motion", "samplers": samplers, "channels": channels}
-
-
-def _quaternions(rotations: np.ndarray) -> np.ndarray:
-    """(T, 4) x y z w, never jumping to the opposite sign."""
-    import torch
-
-    from avatar3d.geometry import matrix_to_quaternion
-
-    wxyz = matrix_to_quaternion(torch.as_tensor(rotations, dtype=torch.float64)).numpy()
-    turned = (wxyz[1:] * wxyz[:-1]).sum(1) < 0
-    sign = np.where(np.cumsum(np.r_[False, turned]) % 2, -1.0, 1.0)
-    return wxyz[:, [1, 2, 3, 0]] * sign[:, None]
 
 
 def _camera(camera: Camera) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ARRAY_BUFFER", "ELEMENT_ARRAY_BUFFER", "GENERATOR", "Document"]
+__all__ = ["ARRAY_BUFFER", "ELEMENT_ARRAY_BUFFER", "GENERATOR", "Document", "quaternions"]
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 GENERATOR = "avatar3d (synthetic likeness)"
@@ -84,3 +84,15 @@ class Document:
         chunks = struct.pack("<I4s", len(text), b"JSON") + text
         chunks += struct.pack("<I4s", self._size, b"BIN\0") + b"".join(self._blocks)
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def quaternions(rotations: np.ndarray) -> np.ndarray:
+    """(T, 4) x y z w, never jumping to the opposite sign."""
+    import torch
+
+    from avatar3d.geometry import matrix_to_quaternion
+
+    wxyz = matrix_to_quaternion(torch.as_tensor(rotations, dtype=torch.float64)).numpy()
+    turned = (wxyz[1:] * wxyz[:-1]).sum(1) < 0
+    sign = np.where(np.cumsum(np.r_[False, turned]) % 2, -1.0, 1.0)
+    return wxyz[:, [1, 2, 3, 0]] * sign[:, None]

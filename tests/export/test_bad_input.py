@@ -16,6 +16,7 @@ from avatar3d.export import FORMATS, export
 from avatar3d.motion.motion import Motion
 
 WRITTEN = sorted(set(FORMATS) - {"sog"})
+SUFFIX = {"lam": "zip", "splat-glb": "glb"}
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def full_disk(most: int) -> Iterator[None]:
 def test_a_full_disk_leaves_nothing(avatar: SplatAvatar, tmp_path: Path, name: str):
     motion = {"motion": avatar.idle_motion.slice(0, 2)}
     options = motion if name in ("mov", "png", "ply-sequence", "webm") else {}
-    target = tmp_path / f"a.{name.removeprefix('splat-')}"
+    target = tmp_path / f"a.{SUFFIX.get(name, name)}"
     with full_disk(1500), pytest.raises(UserError, match=r"^Cannot write [^\n]*\.$"):
         export(avatar, target, format=name, **options)
     assert list(tmp_path.iterdir()) == []
@@ -45,7 +46,7 @@ def test_a_place_that_cannot_be_written(avatar: SplatAvatar, tmp_path: Path, nam
     (tmp_path / "taken").write_text("mine")
     options = {"motion": avatar.idle_motion.slice(0, 1)} if name in ("mov", "webm", "png") else {}
     with pytest.raises(UserError, match=r"^Cannot write"):
-        export(avatar, tmp_path / "taken" / f"a.{name}", format=name, **options)
+        export(avatar, tmp_path / "taken" / f"a.{SUFFIX.get(name, name)}", format=name, **options)
     assert (tmp_path / "taken").read_text() == "mine"
 
 

@@ -6,26 +6,30 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 
 from avatar3d.avatar import SplatAvatar
-from avatar3d.avatar.canonical import canonical_cloud
+from avatar3d.avatar.canonical import canonical_cloud, posed_clouds
 from avatar3d.export import export
+from avatar3d.head import ARKIT_INDEX
 from avatar3d.io.ply import SH_C0
+from avatar3d.kernels import rasterize
+from avatar3d.motion import Motion
 
-from .test_web import Quiet
+from .test_browser import psnr
+from .test_web import served
 
 pytestmark = pytest.mark.slow
 PACKAGES = {
     "@playcanvas/splat-transform": "2.7.1", "gltf-validator": "2.0.0-dev.3.10",
     "@sparkjsdev/spark": "2.2.0", "three": "0.180.0", "typescript": "7.0.2",
+    "gaussian-splat-renderer-for-lam": "0.0.8",
 }  # fmt: skip
 TURN = np.array([-1.0, -1.0, 1.0])
 """From our head frame to what splat-transform calls PLY axes: half a turn about z."""
@@ -143,23 +147,73 @@ def test_spark_loads_ply_and_spz(
         "m.forEachSplat((i, c, s, q, o) => out.push([c.x, c.y, c.z])); return out; };"
         "window.loaded = true;</script>"
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with open_page(f"http://127.0.0.1:{server.server_port}/index.html") as page:
-            page.run(
-                "new Promise((d) => { const t = setInterval(() => window.loaded && "
-                "(clearInterval(t), d()), 50); })"
-            )
-            found: dict[str, Any] = {
-                name: np.array(page.run(f"centres('a.{name}')")) for name in ("ply", "spz")
-            }
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(site) as address, open_page(f"{address}/index.html") as page:
+        page.run(
+            "new Promise((d) => { const t = setInterval(() => window.loaded && "
+            "(clearInterval(t), d()), 50); })"
+        )
+        found: dict[str, Any] = {
+            name: np.array(page.run(f"centres('a.{name}')")) for name in ("ply", "spz")
+        }
     head = canonical_cloud(avatar.state).means
     np.testing.assert_allclose(found["ply"], head * (1, -1, -1), atol=1e-4)
     np.testing.assert_allclose(found["spz"], head, atol=2e-4)
+
+
+def test_the_renderer_of_lam_shows_what_we_do(
+    npm: Path, open_page: Callable, avatar: SplatAvatar, tmp_path: Path
+):
+    """Neutral and with an open mouth, seen by that renderer's own camera."""
+    still = Motion(25, expression=np.zeros((2, 52), np.float32))
+    export(avatar, tmp_path / "face.zip", motion=still)
+    package = npm / "node_modules/gaussian-splat-renderer-for-lam"
+    (tmp_path / "lam").symlink_to(package)
+    (tmp_path / "index.html").write_text(
+        '<link rel="icon" href="data:,"><body style="margin:0">'
+        '<div id="box" style="width:256px;height:256px"></div><script type="module">'
+        "import { GaussianSplatRenderer } from "
+        "'./lam/build/gaussian-splat-renderer-for-lam.module.js';"
+        "window.weights = {}; window.loaded = new Promise((done) => {"
+        "GaussianSplatRenderer.getInstance(document.getElementById('box'),"
+        "`${location.origin}/face.zip`, { backgroundColor: '0xffffff',"
+        "getChatState: () => 'Idle', getExpressionData: () => ({ ...weights }),"
+        "loadProgress: (p) => p === 1 && done(1) }).then((r) => { window.face = r; }); });"
+        # Several frames later; without the fading in, which takes 200 of them.
+        "window.drawn = async () => { const mesh = face.viewer.splatMesh;"
+        "mesh.visibleRegionFadeStartRadius = mesh.visibleRegionRadius;"
+        "const { render } = face.viewer.renderer.info, start = render.frame;"
+        "while (render.frame < start + 5) await new Promise((d) => setTimeout(d, 50)); };"
+        "</script></body>"
+    )
+    pictures = []
+    with served(tmp_path) as address, open_page(f"{address}/index.html") as page:
+        page.run("loaded")
+        for weights in ({}, {"jawOpen": 0.5}):
+            page.run(f"weights = {json.dumps(weights)}")
+            page.run("drawn()")
+            pictures.append(iio.imread(page.screenshot())[:256, :256, :3])
+        place = page.run("Array.from(face.getCamera().matrixWorld.elements)")
+        assert page.errors == []
+    T_world_camera = np.array(place).reshape(4, 4).T @ np.diag([1.0, -1, -1, 1])
+    T_world_head = np.eye(4)
+    T_world_head[:3, 3] = 0, 1.7, 0.3
+    viewmat = torch.tensor(np.linalg.inv(T_world_camera) @ T_world_head).float()
+    focal = 128 / np.tan(np.deg2rad(25))
+    K = torch.tensor([[focal, 0, 128], [0, focal, 128], [0, 0, 1]]).float()
+    # Their jaw opens by 1.2 times the weight.
+    rows = np.zeros((2, 52), np.float32)
+    rows[1, ARKIT_INDEX["jawOpen"]] = 0.6
+    for found, cloud in zip(
+        pictures, posed_clouds(avatar, Motion(25, expression=rows)), strict=True
+    ):
+        alpha = 1 / (1 + np.exp(-cloud.opacity))
+        arrays = cloud.means, cloud.quats, np.exp(cloud.log_scales), alpha, cloud.colors
+        image, _ = rasterize(
+            *(torch.from_numpy(a) for a in arrays), viewmat, K, 256, 256, torch.ones(3)
+        )
+        expected = image.clamp(0, 1).numpy() * 255
+        assert psnr(found, expected) > 30
+    assert psnr(pictures[0], pictures[1]) < 30
 
 
 def test_the_viewer_has_no_type_errors(npm: Path, avatar: SplatAvatar, tmp_path: Path):

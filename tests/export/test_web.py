@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,13 +31,22 @@ def folder(avatar: SplatAvatar, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return export(avatar, tmp_path_factory.mktemp("site") / "ada", format="web")
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder, while it lasts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(folder) as place:
+        yield place
 
 
 def test_a_page_embeds_and_drives_it(open_page: Callable, address: str, avatar: SplatAvatar):
