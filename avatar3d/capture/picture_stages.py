@@ -35,13 +35,11 @@ def decode(workspace: Workspace) -> None:
     left, top, width, height = workspace.state.facts["crop"]
     size = (workspace.width, workspace.height)
 
-    def store(item: tuple[ShownFrame, np.ndarray | None]) -> int:
-        shown, image = item
+    def store(shown: ShownFrame) -> int:
         numbers = range(shown.index, shown.index + shown.count)
         paths = [path for n in numbers if not (path := workspace.frame_path(n)).is_file()]
         if paths:
-            image = shown.image() if image is None else image
-            image = image[top : top + height, left : left + width]
+            image = shown.image[top : top + height, left : left + width]
             if (width, height) != size:
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         for path in paths:
@@ -49,12 +47,8 @@ def decode(workspace: Workspace) -> None:
         return shown.count
 
     expected = len(frame_checks(workspace).reasons)
-    # Where possible the workers make pictures of what is decoded: it takes longer than decoding.
-    images = (
-        (shown, None if shown.for_any_thread else shown.image())
-        for shown in scan_frames(workspace.source, workspace.fps, config.start, config.duration)
-    )
-    stored = parallel_map(store, images, workspace.workers)
+    shown = scan_frames(workspace.source, workspace.fps, config.start, config.duration)
+    stored = parallel_map(store, shown, workspace.workers)
     workspace.state.facts["frames"] = sum(track(stored, "Reading the video", expected))
 
 

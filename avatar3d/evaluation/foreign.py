@@ -8,7 +8,7 @@ import numpy as np
 
 from avatar3d.errors import UserError
 from avatar3d.io.images import read_image
-from avatar3d.io.video import probe, read_frames, scan_frames
+from avatar3d.io.video import Wanted, probe, read_frames, scan_frames
 from avatar3d.subject import Subject
 
 __all__ = ["ForeignFrames"]
@@ -58,7 +58,9 @@ class ForeignFrames:
             count = len(_files(source))
         else:
             rate = probe(source).fps
-            count = sum(frame.count for frame in scan_frames(source, subject.fps))
+            count = sum(
+                frame.count for frame in scan_frames(source, subject.fps, wanted=Wanted(every=0))
+            )
             if abs(rate - subject.fps) > 0.01:
                 found.statements.append(
                     f"{source.name}: {rate:g} pictures a second, taken at {subject.fps:g}."

@@ -1,9 +1,20 @@
-"""Packets of damaged files."""
+"""Packets of damaged files, and who watches over their decoding."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["packets"]
+__all__ = ["expected_pixels", "packets", "watchdog"]
+
+
+def watchdog() -> None:
+    """Called at every packet; a decoding process puts its own here."""
+
+
+def _unlimited(pixels: int) -> None: ...
+
+
+expected_pixels: Callable[[int], None] = _unlimited
+"""Called with the pixels of a frame before the first is decoded; put here likewise."""
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -11,7 +22,9 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
     import av
 
     try:
-        yield from container.demux(stream)
+        for packet in container.demux(stream):
+            watchdog()
+            yield packet
     except (av.error.FFmpegError, IndexError):
         # PyAV has no place for a track that a damaged file announces midway.
         return

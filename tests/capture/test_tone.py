@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avatar3d.io.tone import HLG, PQ, standard_range
-from avatar3d.io.video import probe, read_frames, scan_frames
+from avatar3d.io.video import Wanted, probe, read_frames, scan_frames
 
 # BT.2408 table 1: signal in per cent of an 18 % grey card and of diffuse white, 26 and 203 cd/m2.
 GREY_CARD = {PQ: 0.38, HLG: 0.38}
@@ -70,6 +70,6 @@ def test_frames_of_hdr_video_are_tone_mapped(tmp_path, curve):
     shown = np.array(list(read_frames(path)))[::3]
     assert shown.shape == (5, 48, 64, 3)
     assert np.abs(shown - expected[:, None, None]).max() < 2.5
-    small = np.array([frame.thumbnail(8, 6) for frame in scan_frames(path)])[::3]
-    assert small.shape == (5, 6, 8, 3)
+    small = np.array([frame.thumb for frame in scan_frames(path, wanted=Wanted(thumb=8))])[::3]
+    assert small.shape == (5, 8, 8, 3)
     assert np.abs(small - expected[:, None, None]).max() < 2.5

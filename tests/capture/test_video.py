@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from avatar3d.errors import UserError
-from avatar3d.io.video import probe, read_frames, scan_frames, write_video
+from avatar3d.io.video import Wanted, probe, read_frames, scan_frames, write_video
 
 ACCURATE = 0x2 | 0x2000 | 0x40000
 
@@ -253,10 +253,13 @@ def test_stopping_early_does_not_hang(tmp_path, numbered):
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.mp4"], check=True, timeout=60)
 
 
-def test_a_frame_becomes_a_picture_after_its_file_is_closed(tmp_path):
-    """Other threads convert the last frames of a clip when its file has been read to the end."""
-    wide = encode(tmp_path / "wide.mp4", [corner_marked()] * 4, aspect=Fraction(2))
-    shown = list(scan_frames(wide))
-    pictures = [frame.image() for frame in shown for _ in range(20)]
-    assert {picture.shape for picture in pictures} == {(48, 128, 3)}
-    assert all(np.array_equal(pictures[20 * k], image) for k, image in enumerate(read_frames(wide)))
+def test_only_wanted_pictures_are_made(tmp_path, numbered):
+    write_video(tmp_path / "a.mp4", itertools.islice(numbered, 20), 25)
+    whole = list(read_frames(tmp_path / "a.mp4"))
+    wanted = Wanted(every=6, ranges=((8, 10),), longest=32, thumb=16)
+    shown = list(scan_frames(tmp_path / "a.mp4", wanted=wanted))
+    assert [frame.index for frame in shown if frame.image.size] == [0, 6, 8, 9, 12, 18]
+    assert {max(frame.image.shape) for frame in shown if frame.image.size} == {32}
+    assert {frame.size for frame in shown} == {whole[0].shape[1::-1]}
+    errors = np.abs(np.array([number(frame.thumb) for frame in shown]) - range(20))
+    assert errors.max() <= 1  # a quick conversion comes out darker by a level or two

@@ -10,7 +10,7 @@ from avatar3d.capture.config import CaptureConfig
 from avatar3d.capture.parallel import Spares, parallel_map, silenced
 from avatar3d.capture.preflight.cuts import CutFinder
 from avatar3d.capture.preflight.faces import FaceLook, FaceLooker
-from avatar3d.io.video import ShownFrame, VideoInfo, scan_frames
+from avatar3d.io.video import ShownFrame, VideoInfo, Wanted, scan_frames
 from avatar3d.progress import track
 
 __all__ = ["THUMB", "Sample", "Scan", "frame_rate", "scan"]
@@ -116,8 +116,8 @@ def scan(
 
     expected = config.duration or max(info.duration - config.start, 0)
     every = max(1, round(fps / _LOOKS_PER_SECOND), round(expected * fps / _MOST_LOOKS))
-    shown = scan_frames(path, fps, config.start, config.duration)
-    jobs = _jobs(shown, result, every, dense)
+    wanted = Wanted(every, tuple(dense), _LARGEST, THUMB)
+    jobs = _jobs(scan_frames(path, fps, config.start, config.duration, wanted), result, every)
     total = max(1, round(expected * fps / every))
     try:
         for samples in track(parallel_map(work, jobs, workers), "Looking at the clip", total):
@@ -127,24 +127,22 @@ def scan(
     return result
 
 
-def _jobs(
-    shown: Iterator[ShownFrame], result: Scan, every: int, dense: list[tuple[int, int]]
-) -> Iterator[_Job]:
+def _jobs(shown: Iterator[ShownFrame], result: Scan, every: int) -> Iterator[_Job]:
     """Jobs in order; fills in everything of `result` that needs no look at faces."""
     finder = CutFinder()
     times: list[float] = []
     job: _Job | None = None
     looks = 0
     for frame in shown:
-        thumb = frame.thumbnail(THUMB, THUMB)
+        thumb = frame.thumb
         end = frame.index + frame.count
         result.frozen += range(end - finder.add(thumb, frame.index, frame.count), end)
         result.frames = end
         times.append(frame.time)
         due = job is None or frame.index + frame.count > looks * every
-        if not due and not any(low <= frame.index < high for low, high in dense):
+        if not frame.image.size:
             continue
-        image, scale = _analysed(frame)
+        image, scale = frame.image, max(1.0, max(frame.size) / _LARGEST)
         if not due and job is not None:
             job.indices.append(frame.index)
             job.images.append(image)
@@ -162,15 +160,6 @@ def _jobs(
     gaps = np.diff(times)
     if len(gaps):
         result.gaps = tuple(float(g) for g in np.percentile(gaps, (5, 50, 95, 100)))  # type: ignore[assignment]
-
-
-def _analysed(frame: ShownFrame) -> tuple[np.ndarray, float]:
-    """The picture, shrunk where it is large, and source pixels per pixel of it."""
-    width, height = frame.size
-    scale = max(width, height) / _LARGEST
-    if scale <= 1:
-        return frame.image(), 1.0
-    return frame.thumbnail(round(width / scale), round(height / scale)), scale
 
 
 def _samples(job: _Job, looker: FaceLooker) -> list[Sample]:
