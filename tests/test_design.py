@@ -40,9 +40,9 @@ ORDER = {name: height for height, (name, _) in enumerate(LAYERS)}
 
 # Imported inside the function that needs them, never when a module is loaded.
 LAZY = {
-    "av", "c2pa", "cryptography", "cuda", "cv2", "espeakng_loader", "gsplat", "hydra", "imageio",
-    "matplotlib", "mediapipe", "omegaconf", "onnxruntime", "PIL", "rich", "skimage", "tensorboard",
-    "transformers", "trimesh", "viser",
+    "av", "c2pa", "cryptography", "cuda", "cv2", "espeakng_loader", "filelock", "fsspec", "gsplat",
+    "hydra", "imageio", "matplotlib", "mediapipe", "omegaconf", "onnxruntime", "PIL", "rich",
+    "skimage", "tensorboard", "transformers", "trimesh", "viser",
 }  # fmt: skip
 DISTRIBUTIONS = {
     "c2pa": "c2pa-python", "cuda": "cuda-core", "cv2": "opencv-contrib-python",

@@ -13,6 +13,7 @@ from avatar3d.assets.sources import download, extract, matches
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path
 from avatar3d.io.cache import cache_folder
+from avatar3d.io.storage_cache import made_once
 from avatar3d.progress import say
 
 __all__ = [
@@ -50,7 +51,8 @@ def get(name: str) -> Path:
         if _intact(asset, path):
             return path
         say(f"The cached asset {name} is damaged and is fetched again.")
-    return fetch(name)
+    made_once(path, lambda path: _intact(asset, path), lambda: fetch(name))
+    return path
 
 
 def fetch(name: str) -> Path:

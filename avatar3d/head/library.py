@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from avatar3d.assets import cache_folder
 from avatar3d.errors import UserError
 from avatar3d.head.model import FORMAT_VERSION, HeadModel
+from avatar3d.io.storage_cache import made_once
 from avatar3d.progress import say
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ def _converted(path: Path, embed: "Embed | None") -> HeadModel:
         raise UserError(
             f"The landmarks of {path} are not known yet; run `avatar3d head {path}` once."
         )
-    say(f"Converting the head model {path}, once.")
-    # The recipe is the identity of a converted model: its last bits differ between machines.
-    model = replace(_adapt(kind, path, embed), name=name, recipe=name)
-    target = _cached_path(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    model.save(target)
+
+    def convert() -> None:
+        say(f"Converting the head model {path}, once.")
+        # The recipe is the identity of a converted model: its last bits differ between machines.
+        replace(_adapt(kind, path, embed), name=name, recipe=name).save(_cached_path(name))
+
+    made_once(_cached_path(name), Path.is_file, convert)
     return _read_cached(name)
 
 

