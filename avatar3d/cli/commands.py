@@ -380,7 +380,8 @@ def export(
         typer.Option(
             "--format",
             help="Of an avatar html, web (a folder to embed), glb, ply, spz, splat, sog, "
-            "splat-glb, lam (zip), ply-sequence, png, mov or webm (transparent); of a subject glb, "
+            "splat-glb, lam (zip), gaussian-avatars (on FLAME), ply-sequence, png, mov or webm "
+            "(transparent); of a subject glb, "
             "csv (Live Link Face), json or npz; of a motion csv, json or npz. Default by suffix.",
         ),
     ] = None,

@@ -15,6 +15,7 @@ from avatar3d.export.clouds import (
     write_splat_glb,
 )
 from avatar3d.export.film import write_mov, write_webm
+from avatar3d.export.gaussian_avatars import write_gaussian_avatars
 from avatar3d.export.glb import write_glb
 from avatar3d.export.html import write_html
 from avatar3d.export.lam import write_lam
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "export"]
 
 FORMATS: dict[str, Callable[..., None]] = {
+    "gaussian-avatars": write_gaussian_avatars,
     "glb": write_glb,
     "html": write_html,
     "lam": write_lam,
@@ -45,6 +47,7 @@ FORMATS: dict[str, Callable[..., None]] = {
 """Name of a format to its writer (avatar, path, **options)."""
 
 _FOLDERS = {
+    "gaussian-avatars": r"point_cloud\.ply|flame_param\.npz",
     "ply-sequence": r"\d+\.ply",
     "png": r"\d+\.png",
     "web": r"avatar\.(json|bin)|avatar3d\.(js|d\.ts)|index\.html|plate\.jpg|sound\.\w+",
@@ -52,7 +55,7 @@ _FOLDERS = {
 """Formats that are folders, to what their files are named."""
 _BY_SUFFIX = {"zip": "lam"}
 _ANY_KIND = ("mov", "png", "webm")
-_MOVING = ("glb", "html", "lam", "mov", "ply-sequence", "png", "web", "webm")
+_MOVING = ("gaussian-avatars", "glb", "html", "lam", "mov", "ply-sequence", "png", "web", "webm")
 
 
 def export(
@@ -70,7 +73,9 @@ def export(
             (`write_neutral_ply`, `write_neutral_spz`, `write_neutral_splat`, `write_sog`);
             "splat-glb": the same as glTF with KHR_gaussian_splatting (`write_splat_glb`);
             "ply-sequence": a folder of a PLY for every frame (`write_ply_sequence`);
-            "glb": its mesh with ARKit morph targets for game engines (`write_glb`);
+            "glb": its textured mesh with ARKit morph targets for game engines (`write_glb`);
+            "gaussian-avatars": a folder for the viewer of GaussianAvatars, of an avatar on FLAME
+            (`write_gaussian_avatars`);
             "lam": a zip for the web renderer of LAM (`write_lam`);
             "png": a folder of pictures with transparency (`write_png_sequence`);
             "mov", "webm": a film with transparency (`write_mov`, `write_webm`).

@@ -15,7 +15,7 @@ from avatar3d.errors import UserError
 from avatar3d.export import FORMATS, export
 from avatar3d.motion.motion import Motion
 
-WRITTEN = sorted(set(FORMATS) - {"sog"})
+WRITTEN = sorted(set(FORMATS) - {"sog", "gaussian-avatars"})
 SUFFIX = {"lam": "zip", "splat-glb": "glb"}
 
 
