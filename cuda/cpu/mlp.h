@@ -52,6 +52,17 @@ A3D_INLINE void multiply_tile(const float* A3D_RESTRICT x, int x_stride, int dep
             relu ? vmax(set(0.0f), sum[r][c]) : sum[r][c]);
 }
 
+// The last rows, R or fewer of them.
+template <int R, int C>
+inline void multiply_rest(const float* x, int x_stride, int rows, int depth, const float* w,
+                          int w_stride, const float* start, bool relu, float* out,
+                          int out_stride) {
+  if (rows == R)
+    multiply_tile<R, C>(x, x_stride, depth, w, w_stride, start, relu, out, out_stride);
+  else if constexpr (R > 1)
+    multiply_rest<R - 1, C>(x, x_stride, rows, depth, w, w_stride, start, relu, out, out_stride);
+}
+
 template <int C>
 inline void multiply_columns(const float* x, int x_stride, int rows, int depth, const float* w,
                              int w_stride, const float* start, bool relu, float* out,
@@ -60,9 +71,8 @@ inline void multiply_columns(const float* x, int x_stride, int rows, int depth, 
   for (; r + kMlpTileRows <= rows; r += kMlpTileRows)
     multiply_tile<kMlpTileRows, C>(x + r * x_stride, x_stride, depth, w, w_stride, start, relu,
                                 out + r * out_stride, out_stride);
-  for (; r < rows; r++)
-    multiply_tile<1, C>(x + r * x_stride, x_stride, depth, w, w_stride, start, relu,
-                        out + r * out_stride, out_stride);
+  multiply_rest<kMlpTileRows - 1, C>(x + r * x_stride, x_stride, rows - r, depth, w, w_stride,
+                                     start, relu, out + r * out_stride, out_stride);
 }
 
 // out (rows, columns) = start + x (rows, depth) w (depth, columns), rectified if so wished. columns

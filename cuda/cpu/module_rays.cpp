@@ -279,7 +279,8 @@ class Marched {
 // density (3,): what is added to its logarithm, and the bounds of that.
 void render_rays(const Rays& rays, const Grid& grid, FloatIn table, const Grid& attention,
                  FloatIn attention_table, const Mlp& mlp, FloatIn origin, float scale,
-                 FloatIn density, FloatOut color, FloatOut alpha, FloatOut depth, FloatOut gates) {
+                 FloatIn density, float opaque, FloatOut color, FloatOut alpha, FloatOut depth,
+                 FloatOut gates) {
   const MarchInput in = rays.view();
   FieldInput field = {};
   field.grid = grid.input(table), field.attention = attention.input(attention_table);
@@ -293,6 +294,7 @@ void render_rays(const Rays& rays, const Grid& grid, FloatIn table, const Grid& 
   field.scale = scale;
   field.log_density = density.data()[0];
   field.least = density.data()[1], field.most = density.data()[2];
+  field.opaque = opaque;
   const size_t n = (size_t)in.rays;
   expect(color, 3 * n, "color"), expect(alpha, n, "alpha"), expect(depth, n, "depth");
   expect(gates, n * (size_t)field.mlp.groups, "gates");

@@ -73,6 +73,7 @@ struct FieldInput {
   MlpInput mlp;
   float origin[3], scale;  // points reach the grids as (p - origin) scale
   float log_density, least, most;
+  float opaque;  // a ray ends where less light than that comes through
 };
 
 // gates: (R, groups)

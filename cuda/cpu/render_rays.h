@@ -11,23 +11,26 @@ namespace {
 
 using namespace avatar3d;
 
-constexpr int kRenderedSteps = 8;  // of a ray in a round
-static_assert(kRenderedSteps * kRaysOfPiece <= kStepsOfBlock, "a round fits into a block");
+// Few steps a round, as most rays are through after three or four samples; many rays, so that a
+// round is worth its overhead all the same.
+constexpr int kRenderedSteps = 2;
+constexpr int kRenderedRays = 256;
+static_assert(kRenderedSteps * kRenderedRays <= kStepsOfBlock, "a round fits into a block");
 
 // A thread's memory.
 struct RenderMemory {
   StepBlock block;
-  RaySteps steps[kRaysOfPiece];
-  int next[kRaysOfPiece], alive[kRaysOfPiece];
-  RaySums sums[kRaysOfPiece];
-  float start[kRaysOfPiece];  // t of the first sample
+  RaySteps steps[kRenderedRays];
+  int next[kRenderedRays], alive[kRenderedRays];
+  RaySums sums[kRenderedRays];
+  float start[kRenderedRays];  // t of the first sample
   float points[3 * kStepsOfBlock], t[kStepsOfBlock];
   int32_t ray[kStepsOfBlock], frame[kStepsOfBlock];
   alignas(64) float unit[3 * kStepsOfBlock];
   alignas(64) float features[kStepsOfBlock * kMostMlpWidth];
   alignas(64) float gates[kStepsOfBlock * kMostMlpGroups + 16];
   alignas(64) float raw[4][kStepsOfBlock + 16];
-  float gate_sums[kRaysOfPiece * kMostMlpGroups];
+  float gate_sums[kRenderedRays * kMostMlpGroups];
 };
 
 inline Lanes sigmoid_of(Lanes x) {
@@ -75,12 +78,13 @@ inline void look_up(const FieldInput& field, const PackedMlp& mlp, float step, i
   activate(field, step, n, m);
 }
 
-inline void add_samples(int n, int groups, float step, RenderMemory& m) {
+inline void add_samples(const FieldInput& field, int n, float step, RenderMemory& m) {
+  const int groups = field.mlp.groups;
   for (int i = 0; i < n; i++) {
     const int ray = m.ray[i];
     RaySums& sums = m.sums[ray];
     const float color[3] = {m.raw[1][i], m.raw[2][i], m.raw[3][i]};
-    if (!(m.raw[0][i] < 1.0f) || sums.transmittance < kStopTransmittance ||
+    if (!(m.raw[0][i] < 1.0f) || sums.transmittance < field.opaque ||
         !is_finite_color(color))
       continue;
     const float w = add_sample(sums, m.raw[0][i], color, m.t[i] - m.start[ray], step);
@@ -89,12 +93,12 @@ inline void add_samples(int n, int groups, float step, RenderMemory& m) {
 }
 
 // Steps of all rays that are still under way, and which remain so.
-inline int collect_steps(const MarchInput& in, const FrameTable* table, int first, int alive,
-                         RenderMemory& m) {
+inline int collect_steps(const MarchInput& in, const FrameTable* table, float opaque, int first,
+                         int alive, RenderMemory& m) {
   int remaining = 0;
   for (int a = 0; a < alive; a++) {
     const int ray = m.alive[a], frame = in.frame[first + ray];
-    if (m.sums[ray].transmittance < kStopTransmittance) continue;
+    if (m.sums[ray].transmittance < opaque) continue;
     float t, p[3];
     int found = 0;
     for (; found < kRenderedSteps; found++, m.next[ray]++) {
@@ -122,7 +126,7 @@ inline void render_piece(const MarchInput& in, const FieldInput& field, const Pa
   memset(m.gate_sums, 0, sizeof m.gate_sums);
   m.block.count = 0;
   while (alive) {
-    alive = collect_steps(in, table, first, alive, m);
+    alive = collect_steps(in, table, field.opaque, first, alive, m);
     unwarp_block(in, m.block);
     int n = 0;
     for (int i = 0; i < m.block.count; i++) {
@@ -133,7 +137,7 @@ inline void render_piece(const MarchInput& in, const FieldInput& field, const Pa
     m.block.count = 0;
     if (!n) continue;
     look_up(field, mlp, in.step, n, m);
-    add_samples(n, mlp.groups, in.step, m);
+    add_samples(field, n, in.step, m);
   }
 }
 
@@ -149,9 +153,9 @@ void render_rays(const MarchInput& in, const FieldInput& field, const RenderOutp
   const PackedMlp mlp = pack_mlp(field.mlp, reinterpret_cast<float*>(memory));
   memory += sizeof(float) * packed;
   const int groups = mlp.groups;
-  parallel_for(chunks_of(kRaysOfPiece, in.rays), threads, [&](int piece, int worker) {
+  parallel_for(chunks_of(kRenderedRays, in.rays), threads, [&](int piece, int worker) {
     RenderMemory& m = *reinterpret_cast<RenderMemory*>(memory + own * (size_t)worker);
-    const int first = piece * kRaysOfPiece, end = smaller(in.rays, first + kRaysOfPiece);
+    const int first = piece * kRenderedRays, end = smaller(in.rays, first + kRenderedRays);
     render_piece(in, field, mlp, table, first, end, m);
     for (int ray = first; ray < end; ray++) {
       const RaySums& sums = m.sums[ray - first];

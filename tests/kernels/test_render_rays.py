@@ -68,6 +68,20 @@ def test_pictures_are_those_of_the_parts(log_density, masked, alike, simd, threa
         assert apart.sum() <= 2
 
 
+def test_what_is_opaque_hides_no_more_than_was_asked_for(simd):
+    rays, field, vectors = scene()
+    field = replace(field, log_density=7.0)
+    everything = render_rays(*rays, field, vectors, backend="reference")
+    truth = render_rays(*rays, field, vectors, opaque=0.05, backend="reference")
+    found = render_rays(*rays, field, vectors, opaque=0.05, backend="native")
+    apart = (found.color - truth.color).abs().amax(1) > 1e-4
+    assert apart.sum() <= 2
+    missing = everything.alpha - found.alpha
+    assert 0.005 < missing.max() <= 0.05
+    with pytest.raises(ValueError, match="opaque is 1"):
+        render_rays(*rays, field, vectors, opaque=1.0)
+
+
 def test_without_a_warp_and_with_limits(simd):
     rays, field, vectors = scene()
     still = (*rays[:3], None, *rays[4:])

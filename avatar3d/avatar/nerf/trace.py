@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from avatar3d.avatar.nerf.field import Field
-from avatar3d.avatar.nerf.rays import camera_rays
+from avatar3d.avatar.nerf.rays import picture_rays
 from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.geometry import Camera
 from avatar3d.kernels import Occupancy, posed_mask, render_rays
 
 __all__ = ["Traced", "trace"]
+
+_OPAQUE = 1e-3
+"""Light that may be missing of a pixel: a quarter of a step of its eight bits."""
 
 
 class Traced(NamedTuple):
@@ -58,10 +61,11 @@ def trace(
         codes = torch.cat([field.heard_code(known[None])[:, None], codes[:, 1:]], 1)
     vectors = field.vectors(codes)
     mask = posed_mask(occupancy, warp)
-    pixels = torch.arange(camera.width * camera.height, device=device)
-    rays = camera_rays(camera, face.T_camera_head, pixels)
-    frames = torch.zeros(len(pixels), dtype=torch.int32, device=device)
+    rays = picture_rays(camera, face.T_camera_head)
+    frames = torch.zeros(camera.width * camera.height, dtype=torch.int32, device=device)
     weights = field.weights()
-    whole = render_rays(*rays, frames, warp, occupancy, step, weights, vectors, mask=mask)
+    whole = render_rays(
+        *rays, frames, warp, occupancy, step, weights, vectors, opaque=_OPAQUE, mask=mask
+    )
     shape = (camera.height, camera.width)
     return Traced(*(part.reshape(*shape, *part.shape[1:]) for part in whole))
