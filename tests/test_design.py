@@ -34,6 +34,7 @@ LAYERS = (
     ("nouns", ("head", "motion", "motion.*", "subject", "avatar")),
     ("core", ("capture", "training", "rendering", "synth")),
     ("apps", ("evaluation", "export", "viewer")),
+    ("batch", ("batch",)),
     ("cli", ("cli", "__main__", "")),
 )
 ORDER = {name: height for height, (name, _) in enumerate(LAYERS)}

@@ -12,6 +12,8 @@ import typer
 
 from avatar3d.cli.assets import assets_app
 from avatar3d.cli.motion import motion_app
+from avatar3d.cli.sources import default_output, local_source
+from avatar3d.cli.storage import storage_app
 from avatar3d.cli.trust import forget_subject, verify_file
 from avatar3d.progress import say
 
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(assets_app, name="assets")
 app.add_typer(motion_app, name="motion")
+app.add_typer(storage_app, name="storage")
 app.command("verify")(verify_file)
 app.command("forget")(forget_subject)
 
@@ -39,6 +42,9 @@ Overrides = Annotated[
 ]
 
 
+AvatarFile = Annotated[
+    Path, typer.Argument(help="Avatar file, or URL of a published one.", parser=local_source)
+]
 Head = Annotated[
     str | None,
     typer.Option(
@@ -224,7 +230,10 @@ def show_head(
 
 @app.command()
 def train(
-    subject: Annotated[Path, typer.Argument(help="Subject folder that capture wrote.")],
+    subject: Annotated[
+        Path,
+        typer.Argument(help="Subject folder that capture wrote, or URL.", parser=local_source),
+    ],
     overrides: Overrides = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Avatar file [SUBJECT.a3d].")
@@ -264,7 +273,7 @@ def train(
 
 @app.command()
 def render(
-    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    avatar: AvatarFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Video to write, .mp4.")],
     overrides: Overrides = None,
     audio: Annotated[Path | None, typer.Option(help="Speech to perform, any sound file.")] = None,
@@ -303,7 +312,10 @@ def render(
     ] = False,
     compare: Annotated[
         Path | None,
-        typer.Option(help="Another avatar file, shown beside it in the same performance."),
+        typer.Option(
+            help="Another avatar file, shown beside it in the same performance.",
+            parser=local_source,
+        ),
     ] = None,
     no_provenance: NoProvenance = False,
 ) -> None:
@@ -331,7 +343,12 @@ def render(
 
 @app.command()
 def convert(
-    avatar: Annotated[Path, typer.Argument(help="Avatar file of a NeRF (`train avatar=nerf`).")],
+    avatar: Annotated[
+        Path,
+        typer.Argument(
+            help="Avatar file of a NeRF (`train avatar=nerf`), or URL.", parser=local_source
+        ),
+    ],
     overrides: Overrides = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Avatar file [AVATAR.splat.a3d].")
@@ -348,7 +365,7 @@ def convert(
     if not isinstance(person, NerfAvatar):
         raise UserError(f"{avatar} is made of splats already; `avatar3d export` takes it as it is.")
     config = compose("conversion", DistillConfig, overrides or ())
-    output = output or avatar.with_suffix(".splat.a3d")
+    output = output or default_output(avatar, ".splat.a3d")
     if output.suffix != ".a3d":
         raise UserError(f"The avatar file must be named NAME.a3d, got {output}.")
     with _provenance(no_provenance), _timed("Converted"):
@@ -358,7 +375,7 @@ def convert(
 
 @app.command()
 def view(
-    avatar: Annotated[Path, typer.Argument(help="Avatar file.")],
+    avatar: AvatarFile,
     port: Annotated[int, typer.Option(help="First port to try.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
@@ -372,7 +389,11 @@ def view(
 @app.command()
 def export(
     source: Annotated[
-        Path, typer.Argument(help="Avatar file, subject folder or motion file (.npz, .csv).")
+        Path,
+        typer.Argument(
+            help="Avatar file, subject folder or motion file (.npz, .csv), or URL.",
+            parser=local_source,
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     format: Annotated[
@@ -442,7 +463,12 @@ def evaluate(
     ] = None,
     subject: Annotated[
         Path | None,
-        typer.Option("--subject", "-s", help="Its subject, or another clip of its person."),
+        typer.Option(
+            "--subject",
+            "-s",
+            help="Its subject, or another clip of its person.",
+            parser=local_source,
+        ),
     ] = None,
     protocol: Annotated[
         str,
@@ -465,12 +491,12 @@ def evaluate(
     from avatar3d.config import compose
     from avatar3d.evaluation import EvaluationConfig, evaluate_files
 
-    settings = [text for text in avatars or () if "=" in text]
-    files = [Path(text) for text in avatars or () if "=" not in text]
+    settings = [text for text in avatars or () if "=" in text and "://" not in text]
+    files = [local_source(text) for text in avatars or () if text not in settings]
     chosen = [f"evaluation={protocol}", *settings]
     config = compose("evaluation", EvaluationConfig, chosen)
     named = [*files, *(frames or ())]
-    output = output or (named[0].with_suffix(".evaluation") if named else Path("evaluation"))
+    output = output or (default_output(named[0], ".evaluation") if named else Path("evaluation"))
     with _provenance(no_provenance), _timed("Evaluated"):
         evaluate_files(files, subject, output, config, frames or ())
     print(output)

@@ -73,7 +73,14 @@ def forget_subject(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a captured person from this machine, and list what was removed."""
+    from avatar3d.errors import UserError
     from avatar3d.subject.forgetting import forget, made_from, traces
+
+    if ":/" in str(subject):
+        raise UserError(
+            f"{subject} is in a storage; take it from there with `avatar3d storage remove` and "
+            "`avatar3d storage sweep`."
+        )
 
     paths = traces(subject)
     others = made_from(subject)
