@@ -6,15 +6,39 @@
 `--measured` is a JSON list of stages as jobs had them, with the fields of
 `avatar3d.batch.plan.Measured` (stage, minutes, seconds, cpu_seconds, gpu_seconds, memory_gb,
 stored_mb); without it the costs are those that README.md reports, capture and training only.
+`--try COMMAND` runs a command three times alone and then so often as there are identities, `slots`
+at a time, and compares how long it all takes with the simulation.
 """
 
 import argparse
 import json
+import shlex
+import subprocess
 import time
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from avatar3d.batch.plan import MEASURED, Cluster, Measured, fit_costs, simulate
+
+
+def compare(command: str, count: int, cluster: Cluster) -> None:
+    """Predict a real run of `count` commands from three single ones, and then make it."""
+
+    def run(_: int) -> float:
+        start = time.monotonic()
+        subprocess.run(shlex.split(command), check=True, stdout=subprocess.DEVNULL)
+        return time.monotonic() - start
+
+    alone = sorted(run(number) for number in range(3))[1]
+    costs = fit_costs([Measured("job", 1.0, alone)])
+    predicted = simulate(count, 1.0, costs, replace(cluster, machines=1)).hours * 3600
+    start = time.monotonic()
+    with ThreadPoolExecutor(cluster.slots) as pool:
+        each = list(pool.map(run, range(count)))
+    real = time.monotonic() - start
+    print(f"alone {alone:.2f} s, in company {sum(each) / count:.2f} s")
+    print(f"predicted {predicted:.1f} s, real {real:.1f} s, {100 * (predicted / real - 1):+.1f} %")
 
 
 def main() -> None:
@@ -22,6 +46,7 @@ def main() -> None:
     parser.add_argument("--identities", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=[1.0], nargs="+", help="of video each")
     parser.add_argument("--measured", type=Path)
+    parser.add_argument("--try", dest="command", help="a job of one stage, to be run for real")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--machines", type=int, default=1)
@@ -35,6 +60,9 @@ def main() -> None:
     if options["measured"]:
         rows = json.loads(options["measured"].read_text("utf-8"))
         costs = fit_costs(Measured(**row) for row in rows)
+    if options["command"]:
+        compare(options["command"], options["identities"], cluster)
+        return
     start = time.process_time()
     result = simulate(options["identities"], options["minutes"], costs, cluster, options["seed"])
     spent = time.process_time() - start
