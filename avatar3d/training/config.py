@@ -28,11 +28,6 @@ class RunConfig:
     well from them, in two thirds of the time."""
     refine_steps: int = 9
     """Optimiser steps per frame of photometric tracking; 0 keeps the captured tracking."""
-    relearn_iterations: int = 150
-    """Iterations that the quick avatar then learns on with what was found, to be sharper for a
-    second round of photometric tracking."""
-    second_steps: int = 5
-    """Optimiser steps per frame of the second round; 0 leaves it out."""
     refine_scale: float = 0.5
     """Image scale of photometric tracking."""
     train_fraction: float = 1.0

@@ -37,7 +37,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step. `phase` is one of `schedule`; loss is that of the step's frame, the
+    """One optimiser step. `phase` is "warmup" or "final"; loss is that of the step's frame, the
     sum of `terms`."""
 
     phase: str

@@ -54,34 +54,26 @@ from avatar3d.training.optimize import (
 from avatar3d.training.priors import Priors
 from avatar3d.training.refine import Refiner, face_parameters
 from avatar3d.training.run import TrainingRun
-from avatar3d.training.schedule import (
-    CHECK_EVERY,
-    FINAL,
-    REFINE,
-    REFINE_AGAIN,
-    RELEARN,
-    WARM_UP,
-)
+from avatar3d.training.schedule import CHECK_EVERY
 from avatar3d.training.snapshot import Snapshot
 from avatar3d.training.soundness import StepGuard
 
 __all__ = ["SplatTraining"]
 
 _EPS_AFTER = 100  # iterations of a phase after which Adam's eps is set from what it has seen
-_PHASES = (WARM_UP, REFINE, RELEARN, REFINE_AGAIN, FINAL)
+_PHASES = ("warmup", "refine", "final")
 _LOOKED_AT = 24  # frames that tell where Gaussians are wanted
 _CLIP_EVERY = 1000  # iterations of the final phase between two preview videos
 _FIRST_TIMES = 8  # as many steps to find a shot's first frame with an avatar of another clip
 
 
 class SplatTraining(TrainingRun):
-    """One training run: a quick avatar, photometric tracking with it, both once more, then the
-    final training.
+    """One training run: a quick avatar, photometric tracking with it, then the final training.
 
     Args:
         subject, model, config, run: see `TrainingRun`.
         start: an avatar of the same person to go on with instead of a new one.
-        phases: the first of those of `schedule`, default all.
+        phases: the first of "warmup", "refine" and "final", default all.
     """
 
     phases: tuple[str, ...] = _PHASES
@@ -110,25 +102,16 @@ class SplatTraining(TrainingRun):
         self._load_or_start(model)
 
     def __len__(self) -> int:
-        lengths = {phase: self._length(phase) for phase in self.phases}
+        lengths = {phase: self.schedule.length(phase) for phase in ("warmup", "final")}
+        lengths["refine"] = len(self.tracking) if self.config.refine_steps else 0
         later = self.phases[self.phases.index(self.phase) :]
         return sum(lengths[phase] for phase in later) - self.iteration
 
-    def _length(self, phase: str) -> int:
-        """Iterations of a phase, or frames."""
-        config = self.config
-        twice = bool(config.refine_steps and config.second_steps and config.relearn_iterations)
-        if phase in (RELEARN, REFINE_AGAIN) and not twice:
-            return 0
-        if phase in (REFINE, REFINE_AGAIN):
-            return len(self.tracking) if config.refine_steps else 0
-        return self.schedule.length(phase)
-
     def _work(self, phase: str) -> Iterator[Event]:
-        return self._refine() if phase in (REFINE, REFINE_AGAIN) else self._optimize()
+        return self._refine() if phase == "refine" else self._optimize()
 
     def _optimize(self) -> Iterator[Event]:
-        while self.iteration < self._length(self.phase):
+        while self.iteration < self.schedule.length(self.phase):
             begun = time.monotonic()
             frame = self._next_frame()
             set_rate(self.optimizer, self.schedule.rate(self.phase, self.iteration))
@@ -239,13 +222,13 @@ class SplatTraining(TrainingRun):
         return face
 
     def _refine(self) -> Iterator[Event]:
-        if not self._length(self.phase):
+        if not self.config.refine_steps:
             return
         refiner = self._make_refiner()
         begun = time.monotonic()
-        for frames in refiner.run(self.schedule, self.iteration, self.phase):
+        for frames in refiner.run(self.schedule, self.iteration):
             self.iteration += len(frames)  # before anything is told, as in `_optimize`
-            self._note(REFINE, len(frames), begun)
+            self._note("refine", len(frames), begun)
             for frame in frames:
                 yield FrameRefined(frame)
             begun = time.monotonic()
@@ -266,27 +249,13 @@ class SplatTraining(TrainingRun):
         return f"{', '.join(said).capitalize()}." if said else ""
 
     def _enter(self, phase: str) -> None:
-        if phase == RELEARN and self._length(phase):
-            self._relearn()
-        elif phase == FINAL:
+        if phase == "final":
             self.adopt_tracking()
             self._densify()
             self.schedule.fit(0)
             self.optimizer = SplatAdamW(self.parameters)
             self.order = np.empty(0, np.int64)
         self.phase, self.iteration = phase, 0
-
-    def _relearn(self) -> None:
-        """Let the quick avatar learn on, of frames where they have been found."""
-        self._take_over()
-        self.parameters.requires_grad_(True)
-        self.parameters.basis.requires_grad_(False)  # as `SplatAdamW` has it
-        self._load_tracks()
-
-    def _take_over(self) -> None:
-        if self.refiner is not None:
-            self.tracking = self.refiner.result()
-            self.refiner = None
 
     def _densify(self) -> None:
         """Place what has been kept of the budget where the warm-up's pictures err."""
@@ -301,7 +270,9 @@ class SplatTraining(TrainingRun):
 
     def adopt_tracking(self) -> None:
         """Make the state's statistics those of the refined tracking."""
-        self._take_over()
+        if self.refiner is not None:
+            self.tracking = self.refiner.result()
+            self.refiner = None
         self.parameters.write_to(self.state)
         if self.start is None:
             changed = driving_signal(self.tracking, self.frames, self.config.basis)
@@ -318,13 +289,10 @@ class SplatTraining(TrainingRun):
         self.rig = SplatRig(state, self.device)
         self.parameters = SplatParameters(state, self.device)
         self.average = Average(self.parameters)
-        self._load_tracks()
-
-    def _load_tracks(self) -> None:
         # In few blocks: pieces between the pictures that come and go would scatter the memory.
         self._tracks = face_parameters(self.tracking, self.store.indices, self.device)
         count = len(self.store.indices)
-        self._vertices = torch.empty(count, len(self.state.vertices), 3, device=self.device)
+        self._vertices = torch.empty(count, len(state.vertices), 3, device=self.device)
         self._posed = np.zeros(count, bool)
 
     def _make_refiner(self) -> Refiner:
@@ -336,7 +304,6 @@ class SplatTraining(TrainingRun):
                 self.parameters.requires_grad_(False),
                 self.config.refine_scale,
                 **({} if self.start is None else {"first": _FIRST_TIMES}),
-                alone=self.phase == REFINE_AGAIN,
             )
         return self.refiner
 
@@ -406,7 +373,7 @@ class SplatTraining(TrainingRun):
         header, tensors = found
         snapshot = Snapshot.read(header["extra"], tensors, self.tracking)
         self.phase, self.iteration = snapshot.phase, snapshot.iteration
-        if self.phase in (RELEARN, REFINE_AGAIN, FINAL):
+        if self.phase == "final":
             self.tracking = snapshot.tracking
         self.limits = ColorLimits(snapshot.gamut, self.device)
         self._set_state(snapshot.state)
@@ -417,7 +384,7 @@ class SplatTraining(TrainingRun):
         self.order = snapshot.order
         self.schedule.restore(snapshot.schedule)
         self.average.restore(snapshot.average, snapshot.averaged)
-        if self.phase in (REFINE, REFINE_AGAIN) and snapshot.corrections is not None:
+        if self.phase == "refine" and snapshot.corrections is not None:
             self._make_refiner().adopt(snapshot.tracking, snapshot.corrections)
 
     def _save(self) -> Checkpointed:

@@ -28,7 +28,7 @@ from avatar3d.subject import Subject, Tracking
 from avatar3d.training.config import TrainingConfig
 from avatar3d.training.continuing import moved_onto
 from avatar3d.training.data import region_weights
-from avatar3d.training.schedule import REFINE, Schedule
+from avatar3d.training.schedule import Schedule
 
 __all__ = ["Refiner", "face_parameters", "track_photometrically"]
 
@@ -138,7 +138,6 @@ class Refiner:
         rig, parameters: the avatar, rendered without blendshapes.
         scale: image scale to work at.
         first: times as many steps for a frame that follows no other.
-        alone: no frame starts from what was found of the one before it.
     """
 
     def __init__(
@@ -149,11 +148,10 @@ class Refiner:
         parameters: SplatParameters,
         scale: float,
         first: int = _FIRST_TIMES,
-        alone: bool = False,
     ) -> None:
         self.subject, self.tracking = subject, tracking
         self.rig, self.parameters = rig, parameters
-        self.first, self.alone = (1 if alone else first), alone
+        self.first = first
         self.device = rig.vertices.device
         self.camera = tracking.camera.scaled(scale)
         self.K = torch.as_tensor(self.camera.K, dtype=torch.float32, device=self.device)
@@ -164,7 +162,7 @@ class Refiner:
         self.gaze = tracking.gaze.copy()
         self.corrections = np.zeros((len(tracking), _RIGID), np.float32)
 
-    def run(self, schedule: Schedule, done: int = 0, phase: str = REFINE) -> Iterator[list[int]]:
+    def run(self, schedule: Schedule, done: int = 0) -> Iterator[list[int]]:
         """Refine all frames but the first `done` of the order, yielding those of each round."""
         rounds = _rounds(len(self.tracking))
         start = int(np.searchsorted(np.cumsum([len(frames) for frames in rounds]), done, "right"))
@@ -176,7 +174,7 @@ class Refiner:
                 if number + 1 < len(rounds):
                     following = [i for i in rounds[number + 1] if self.tracking.valid[i]]
                     ahead = pool.submit(self._targets, following)
-                steps = schedule.refine_steps(number, len(rounds) - number, phase)
+                steps = schedule.refine_steps(number, len(rounds) - number)
                 if frames:
                     begun = time.monotonic()
                     self._refine(frames, targets, steps)
@@ -229,7 +227,7 @@ class Refiner:
 
     def _follows(self, frame: int) -> bool:
         """Whether the frame before it is of the same shot and has been refined."""
-        if self.alone or frame in _starts(len(self.tracking)) or not self.tracking.valid[frame - 1]:
+        if frame in _starts(len(self.tracking)) or not self.tracking.valid[frame - 1]:
             return False
         return bool(self.tracking.segments[frame] == self.tracking.segments[frame - 1])
 

@@ -23,7 +23,7 @@ _STYLE = (
     "100%}pre{background:#eee;padding:1em}p.note{background:#fec;padding:1em}"
 )
 _EVERY = 10  # steps; the losses between are only averaged
-_COLORS = {"warmup": "#888", "relearn": "#aaa", "final": "#06c", "held back": "#c40"}
+_COLORS = {"warmup": "#888", "final": "#06c", "held back": "#c40"}
 
 
 class RunReport:

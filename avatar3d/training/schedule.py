@@ -7,15 +7,12 @@ from typing import Any
 
 from avatar3d.training.config import RunConfig
 
-__all__ = ["CHECK_EVERY", "FINAL", "REFINE", "REFINE_AGAIN", "RELEARN", "WARM_UP", "Schedule"]
+__all__ = ["CHECK_EVERY", "Schedule"]
 
-WARM_UP, REFINE, RELEARN, REFINE_AGAIN, FINAL = "warmup", "refine", "relearn", "again", "final"
-"""The phases of a training, in their order."""
 CHECK_EVERY = 100
 """Iterations of the final phase between two looks at the frames held back."""
 _LOOK_AT_CLOCK = 10  # iterations
-# Of the time, unless a phase is done sooner; tracking has the rest of it without a second round.
-_UNTIL = {WARM_UP: 0.25, REFINE: 0.45, RELEARN: 0.5, REFINE_AGAIN: 0.6}
+_WARM_UP_UNTIL, _REFINE_UNTIL = 0.25, 0.6  # of the time, unless the iterations are done sooner
 _FEWEST_STEPS = 2
 _GAIN = 0.01  # of the best loss so far, 0.1 dB; less does not count as progress
 _SETTLING = 0.3  # of the iterations done so far; the rates then fall to their end
@@ -36,8 +33,7 @@ class Schedule:
     Attributes:
         config: what it goes by.
         started: `time.monotonic()` when the work began.
-        warmup, relearn, total: iterations of the first, the third and the final phase, as far as
-            is known.
+        warmup, total: iterations of the first and the final phase, as far as is known.
         losses: mean loss of the frames held back at every look.
         converged: whether they have stopped to gain; `at` the iteration, `rate` the rate then.
         spent: seconds that earlier, interrupted processes have used.
@@ -47,7 +43,6 @@ class Schedule:
     config: RunConfig
     started: float = field(default_factory=lambda: time.monotonic())
     warmup: int = 0
-    relearn: int = 0
     total: int = 0
     losses: list[float] = field(default_factory=list)
     converged: bool = False
@@ -61,7 +56,6 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self.warmup = self.warmup or self.config.warmup_iterations
-        self.relearn = self.relearn or self.config.relearn_iterations
         self.total = self.total or self.config.iterations
 
     @property
@@ -75,25 +69,23 @@ class Schedule:
 
     def length(self, phase: str) -> int:
         """Iterations of a phase, as far as is known."""
-        return {WARM_UP: self.warmup, RELEARN: self.relearn}.get(phase, self.total)
+        return self.warmup if phase == "warmup" else self.total
 
     def rate(self, phase: str, iteration: int) -> float:
         """Factor of all learning rates."""
-        if phase in (WARM_UP, RELEARN):
+        if phase == "warmup":
             return 1.0
         if self.converged:
             done = (iteration - self.at) / max(self.total - self.at, 1)
             return self.rate_then * (self.config.final_rate / self.rate_then) ** done
         return self.config.final_rate ** (iteration / max(self.total, 1))
 
-    def refine_steps(self, frame: int, frames_left: int, phase: str = REFINE) -> int:
+    def refine_steps(self, frame: int, frames_left: int) -> int:
         """Optimiser steps of photometric tracking that this frame gets; 0 leaves it out."""
-        most = self.config.refine_steps if phase == REFINE else self.config.second_steps
+        most = self.config.refine_steps
         if not self.config.seconds or not self._step_seconds:
             return most
-        last = phase == REFINE and not self.config.second_steps
-        until = _UNTIL[REFINE_AGAIN if last else phase]
-        left = max(until * self.config.seconds - self.elapsed, 1e-3) / max(frames_left, 1)
+        left = max(_REFINE_UNTIL * self.config.seconds - self.elapsed, 1e-3) / max(frames_left, 1)
         steps = int(left / self._step_seconds)
         if steps >= _FEWEST_STEPS:
             return min(steps, most)
@@ -115,11 +107,9 @@ class Schedule:
         before, self._mark = self._mark, (phase, iteration, self.elapsed)
         if before[:2] == (phase, iteration - _LOOK_AT_CLOCK):
             self._pace = (self._mark[2] - before[2]) / _LOOK_AT_CLOCK
-        if phase in (WARM_UP, RELEARN):
-            if self._mark[2] > _UNTIL[phase] * self.config.seconds:
-                self.warmup, self.relearn = (
-                    (iteration, self.relearn) if phase == WARM_UP else (self.warmup, iteration)
-                )
+        if phase == "warmup":
+            if self._mark[2] > _WARM_UP_UNTIL * self.config.seconds:
+                self.warmup = iteration
         elif not self.converged:
             self.fit(iteration)
 
@@ -149,7 +139,6 @@ class Schedule:
         """What a resumed training must know, as JSON."""
         return {
             "warmup": self.warmup,
-            "relearn": self.relearn,
             "total": self.total,
             "losses": self.losses,
             "converged": self.converged,

@@ -17,13 +17,7 @@ from avatar3d.training import TrainingConfig, checkpoint, train
 from avatar3d.training.events import Checkpointed, Event, Step
 
 TINY = TrainingConfig(
-    gaussians=200,
-    basis=2,
-    warmup_iterations=4,
-    iterations=8,
-    refine_steps=1,
-    second_steps=0,
-    refine_scale=1.0,
+    gaussians=200, basis=2, warmup_iterations=4, iterations=8, refine_steps=1, refine_scale=1.0
 )
 
 

@@ -17,13 +17,7 @@ from avatar3d.training import TrainingConfig, continuing, train
 from avatar3d.training.continuing import Rehearsal, moved_onto
 
 SMALL = TrainingConfig(
-    gaussians=400,
-    basis=4,
-    warmup_iterations=20,
-    iterations=60,
-    refine_steps=2,
-    second_steps=0,
-    refine_scale=1.0,
+    gaussians=400, basis=4, warmup_iterations=20, iterations=60, refine_steps=2, refine_scale=1.0
 )
 
 

@@ -18,13 +18,7 @@ from avatar3d.training.listeners import tensorboard_log
 from avatar3d.training.loop import SplatTraining
 
 QUICK = TrainingConfig(
-    gaussians=200,
-    basis=2,
-    warmup_iterations=10,
-    iterations=20,
-    refine_steps=1,
-    second_steps=0,
-    refine_scale=1.0,
+    gaussians=200, basis=2, warmup_iterations=10, iterations=20, refine_steps=1, refine_scale=1.0
 )
 
 

@@ -14,7 +14,7 @@ from avatar3d.training import TrainingConfig, loop, schedule
 from avatar3d.training.data import hold_back
 from avatar3d.training.events import Done, HeldBack, Said, Step
 from avatar3d.training.loop import SplatTraining
-from avatar3d.training.schedule import CHECK_EVERY, REFINE, REFINE_AGAIN, RELEARN, Schedule
+from avatar3d.training.schedule import CHECK_EVERY, Schedule
 
 
 class Clock:
@@ -33,16 +33,10 @@ def _work(clock: Clock, config: TrainingConfig, frames: int, step: float, refine
         clock.now += step
         iteration += 1
         plan.iterated("warmup", iteration)
-    for phase in (REFINE, REFINE_AGAIN):
-        for frame in range(frames):
-            steps = plan.refine_steps(frame, frames - frame, phase)
-            clock.now += steps * refine
-            plan.refined(steps, steps * refine)
-        iteration = 0
-        while phase == REFINE and iteration < plan.length(RELEARN):
-            clock.now += step
-            iteration += 1
-            plan.iterated(RELEARN, iteration)
+    for frame in range(frames):
+        steps = plan.refine_steps(frame, frames - frame)
+        clock.now += steps * refine
+        plan.refined(steps, steps * refine)
     plan.fit(0)
     iteration = 0
     while iteration < plan.length("final"):
@@ -65,12 +59,9 @@ def test_a_time_limit_is_met_on_any_machine(monkeypatch, step, refine):
 
 
 def test_enough_time_changes_nothing(monkeypatch):
-    config = TrainingConfig(
-        seconds=1000, warmup_iterations=100, iterations=300, refine_steps=8, relearn_iterations=70,
-        second_steps=3,
-    )  # fmt: skip
+    config = TrainingConfig(seconds=1000, warmup_iterations=100, iterations=300, refine_steps=8)
     end = _work(Clock(monkeypatch), config, 50, 0.01, 0.004)
-    assert end == pytest.approx(470 * 0.01 + 50 * 11 * 0.004)
+    assert end == pytest.approx(100 * 0.01 + 50 * 8 * 0.004 + 300 * 0.01)
 
 
 def test_without_a_limit_no_clock_is_asked(monkeypatch):
@@ -153,9 +144,7 @@ def test_a_training_looks_at_them_and_ends_the_same_when_interrupted(looking):
 
 def test_a_time_limit_holds_in_earnest(tiny_subject: Subject, tiny_head_file: Path, tmp_path: Path):
     config = replace(
-        TrainingConfig(
-            gaussians=200, basis=2, warmup_iterations=20, refine_steps=2, second_steps=0, patience=0
-        ),
+        TrainingConfig(gaussians=200, basis=2, warmup_iterations=20, refine_steps=2, patience=0),
         iterations=10**6,
         seconds=4,
     )

@@ -16,13 +16,7 @@ from avatar3d.training.losses import Losses
 from avatar3d.training.soundness import StepGuard
 
 TINY = TrainingConfig(
-    gaussians=200,
-    basis=2,
-    warmup_iterations=6,
-    iterations=12,
-    refine_steps=1,
-    second_steps=0,
-    refine_scale=1.0,
+    gaussians=200, basis=2, warmup_iterations=6, iterations=12, refine_steps=1, refine_scale=1.0
 )
 
 

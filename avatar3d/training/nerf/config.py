@@ -22,8 +22,6 @@ class NerfConfig(RunConfig):
     """Fraction of frames on a random flat background, which keeps the alpha honest."""
     checkpoint_seconds: float = 60.0
     """A checkpoint is written at least this often."""
-    second_steps: int = 0
-    """Optimiser steps per frame of a second round of photometric tracking; there is none."""
     resolution: int = 256
     """Pixels of the longer side of the frames that the field learns from, at most."""
     rays: int = 2048
