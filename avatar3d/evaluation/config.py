@@ -57,6 +57,26 @@ class EvaluationConfig:
     benchmark: str = ""
     """For nersemble: the person's folder, as nersemble-benchmark-download makes it."""
 
+    identity_model: str = ""
+    """Network for CSIM: an ONNX file of ArcFace's kind; empty takes dlib's, where the asset
+    face-identity is there."""
+
+    fid_model: str = ""
+    """Network for FID: an ONNX file from pictures (N, 3, 299, 299) in [0, 1] to features."""
+
+    syncnet: str = ""
+    """SyncNet's weights for LSE-C and LSE-D, as safetensors under their own names."""
+
+    recogniser: str = ""
+    """For speech, word error rate: folder of a Vosk model of the first of the languages; empty
+    takes pocketsphinx for English, where that is installed."""
+
+    openface_render: str = ""
+    """Table of action units that OpenFace wrote of the renders, for its AUE."""
+
+    openface_recording: str = ""
+    """Likewise of the recording; each of the test frames or of the whole clip."""
+
     video: bool = True
     """Put a side-by-side video into the report."""
 

@@ -23,6 +23,11 @@ _NOTE = (
     "Synthetic media: the renders on this page are computer-generated likenesses of a real person."
 )
 _BETTER = {"higher": "↑", "lower": "↓", "one": "→ 1", "zero": "→ 0", "": ""}
+_INTERVALS = (
+    "<p><small>In brackets: nine in ten means of the frames drawn again in blocks of up to a "
+    "second (circular block bootstrap); differences are paired, frame by frame, and coloured where "
+    "their interval leaves 0 out.</small>"
+)
 _GOOD = {"higher": 1, "lower": -1}
 
 
@@ -89,6 +94,7 @@ def _table(
     heads = [html.escape(str(report["name"])) for report in reports]
     changes = [f"{head} &minus; {heads[0]}" for head in heads[1:]] if differences else []
     titles = ["", *heads, *changes, "recording", ""]
+    note = _INTERVALS if any(report["intervals"] for report in reports) else ""
     rows = ["<tr>" + "".join(f"<th>{title}" for title in titles)]
     for section in SECTIONS:
         some = [_row(name, reports, differences) for name in FIGURES
@@ -96,11 +102,7 @@ def _table(
                 and any(r["means"].get(name) is not None for r in reports)]  # fmt: skip
         if some:
             rows += [f"<tr class=section><td colspan={len(titles)}>{section}", *some]
-    return (
-        f"<table>{''.join(rows)}</table><p><small>In brackets: nine in ten means of the frames "
-        "drawn again in blocks of up to a second (circular block bootstrap); differences are "
-        "paired, frame by frame, and coloured where their interval leaves 0 out.</small>"
-    )
+    return f"<table>{''.join(rows)}</table>{note}"
 
 
 def _row(

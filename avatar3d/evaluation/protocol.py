@@ -23,6 +23,7 @@ from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
 from avatar3d.evaluation.config import EvaluationConfig
 from avatar3d.evaluation.foreign import ForeignFrames
+from avatar3d.evaluation.judges import Judges
 from avatar3d.evaluation.landmarks import Detect
 from avatar3d.evaluation.novel import novel_views
 from avatar3d.evaluation.perceptual import perceptual_distance
@@ -214,7 +215,8 @@ def _scored(run: _Run, images: Iterable[np.ndarray], detect: Detect | None) -> S
     """Score all frames, and put them into a video while they are at hand."""
     perceptual = perceptual_distance()
     background = run.config.background
-    scorer = Scorer(run.subject, run.tracking, run.frames, detect, perceptual, background)
+    judges = Judges(run.config, run.subject.fps)
+    scorer = Scorer(run.subject, run.tracking, run.frames, detect, perceptual, background, judges)
     begun = time.perf_counter()
     drawn = 0.0
 
@@ -272,6 +274,7 @@ def _finished(run: _Run, scorer: Scorer, beyond: dict[str, float | None]) -> dic
             means[name] = found.value
             if math.isfinite(found.low) and math.isfinite(found.high):
                 intervals[name] = found.low, found.high
+    means |= scorer.judged()
     means["seam_ratio"] = _ratio(means["seam_error"], means["face_error"])
     means["seam_contrast_ratio"] = _ratio(means["seam_error"], means["seam_expected"])
     run.timings["figures over time"] = time.perf_counter() - begun
@@ -305,7 +308,9 @@ def _skipped(run: _Run, scorer: Scorer) -> Iterator[str]:
         yield "lips against sound: the clip has none"
     if scorer.perceptual is None:
         yield "LPIPS: `pip install lpips` and AlexNet's weights, see `perceptual_weight`"
-    yield "FID, CSIM, LSE-C and LSE-D (SyncNet) and WER: their networks are not part of avatar3d"
+    if scorer.judges is not None:
+        yield from scorer.judges.skipped
+    yield "WER: a recording's words are not known; the protocol `speech` has it"
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

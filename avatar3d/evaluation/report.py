@@ -129,16 +129,17 @@ def print_table(report: Mapping[str, Any]) -> None:
 
 
 def _table(reports: Sequence[Mapping[str, Any]]) -> str:
-    """CSV: one line a figure; value, bounds and the recording's own of each report."""
+    """CSV: one line a figure; value, bounds where there are any, and the recording's own."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    heads = [f"{r['name']} {part}" for r in reports for part in ("value", "low", "high")]
+    parts = [("value", "low", "high") if r["intervals"] else ("value",) for r in reports]
+    heads = [f"{r['name']} {part}" for r, some in zip(reports, parts, strict=True) for part in some]
     writer.writerow(["figure", *heads, "recording", "better", "meaning"])
     for name in figure_rows(reports):
         cells: list[Any] = []
-        for report in reports:
-            low, high = report["intervals"].get(name, (None, None))
-            cells += [report["means"].get(name), low, high]
+        for report, some in zip(reports, parts, strict=True):
+            bounds = report["intervals"].get(name, (None, None))
+            cells += [report["means"].get(name), *bounds][: len(some)]
         recorded = reports[0]["recorded"].get(name)
         figure = FIGURES[name]
         writer.writerow([name, *cells, recorded, figure.better, figure.meaning])

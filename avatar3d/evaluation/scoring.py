@@ -13,6 +13,7 @@ import numpy as np
 from avatar3d.capture.landmarks import Face
 from avatar3d.evaluation import faces, metrics
 from avatar3d.evaluation.bootstrap import Estimate, drawn, estimate
+from avatar3d.evaluation.judges import Judges
 from avatar3d.evaluation.landmarks import Detect
 from avatar3d.evaluation.quality import cpbd, ms_ssim
 from avatar3d.evaluation.regions import (
@@ -80,6 +81,7 @@ class Scorer:
         detect: finds faces, None leaves the figures that need one out.
         perceptual: LPIPS of two pictures, or None.
         background: "own", or "white" or "black" put behind the recording by its matte.
+        judges: networks of others, or None.
     """
 
     def __init__(
@@ -90,9 +92,11 @@ class Scorer:
         detect: Detect | None = None,
         perceptual: Callable[[np.ndarray, np.ndarray], float] | None = None,
         background: str = "own",
+        judges: Judges | None = None,
     ) -> None:
         self.subject, self.tracking, self.frames = subject, tracking, frames
         self.detect, self.perceptual, self.background = detect, perceptual, background
+        self.judges = judges
         self.scores = Scores()
         self.recorded = Scores()
         self.found: list[tuple[Face, Face] | None] = []
@@ -130,6 +134,8 @@ class Scorer:
         self.recorded.add(cpbd=recorded.result())
         if self.perceptual is not None:
             scores["lpips"] = self.perceptual(render, target)
+        if self.judges is not None:
+            scores |= self.judges.add(image, truth, self.found[-1] if self.found else None)
         before, self._before = self._before, (image, truth)
         now = (before[0], image, before[1], truth) if before is not None else None
         scores["flicker"] = faces.flicker(*now) if now is not None else math.nan
@@ -208,17 +214,12 @@ class Scorer:
         return {name: _only(value) for name, value in figures[0].items()}
 
     def _sound(self, opening: np.ndarray, true: np.ndarray) -> dict[str, Estimate]:
-        from avatar3d.audio.files import SAMPLE_RATE, load_audio
+        from avatar3d.audio.files import SAMPLE_RATE
 
-        assert self.subject.audio_path is not None
-        samples, _ = load_audio(self.subject.audio_path)
-        fps = self.subject.fps
-        first, last = (
-            round(number / fps * SAMPLE_RATE) for number in (self.frames.start, self.frames.stop)
-        )
-        heard = samples[first:last]
-        if len(heard) < SAMPLE_RATE or not np.any(heard):
+        heard = self.heard()
+        if heard is None or len(heard) < SAMPLE_RATE or not np.any(heard):
             return {}
+        fps = self.subject.fps
         found = {}
         for name, lips in (("ours", opening), ("recorded", true)):
             agreement = metrics.sound_agreement(lips, fps, heard, SAMPLE_RATE)["correlation"]
@@ -227,6 +228,27 @@ class Scorer:
                 found = {"av_offset": delay, "sound_correlation": _only(agreement)}
             else:
                 self.recorded.add(av_offset=delay.value, sound_correlation=agreement)
+        return found
+
+    def heard(self) -> np.ndarray | None:
+        """(N,) sound of the frames at 16 kHz, or None."""
+        if self.subject.audio_path is None:
+            return None
+        from avatar3d.audio.files import SAMPLE_RATE, load_audio
+
+        samples, _ = load_audio(self.subject.audio_path)
+        first, last = (
+            round(number / self.subject.fps * SAMPLE_RATE)
+            for number in (self.frames.start, self.frames.stop)
+        )
+        return samples[first:last]
+
+    def judged(self) -> dict[str, float]:
+        """Of all frames together, by networks of others; the recording's own are kept as such."""
+        if self.judges is None:
+            return {}
+        found, recorded = self.judges.figures(self.heard(), self.frames)
+        self.recorded.add(**recorded)
         return found
 
     def _keep(self, panel: Panel, score: float) -> None:

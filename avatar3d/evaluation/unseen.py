@@ -7,7 +7,7 @@ sound and against phonemes, stillness, blinks, sharpness; on a synthetic person 
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,10 +22,12 @@ from avatar3d.errors import UserError
 from avatar3d.evaluation import faces, metrics
 from avatar3d.evaluation.cameras import held_out_cameras
 from avatar3d.evaluation.config import EvaluationConfig
+from avatar3d.evaluation.judges import NO_IDENTITY, cosine, identity_network
 from avatar3d.evaluation.landmarks import Detect
 from avatar3d.evaluation.quality import cpbd
 from avatar3d.evaluation.report import Pictures, described, print_table, write_report
 from avatar3d.evaluation.speech import BILABIAL_TEXTS, Mouth, closures, offset, silence
+from avatar3d.evaluation.words import recogniser, word_error_rate
 from avatar3d.head.landmarks import inter_ocular, lip_gap, lip_width
 from avatar3d.io.video import probe, read_frames, write_video
 from avatar3d.motion import Motion, MotionConfig, retarget
@@ -124,21 +126,35 @@ def _speech(
         "opening_in_noise": still["noise"],
         "opening_in_pause": still["pause"],
     }
-    for label, samples, phonemes in _sounds(config):
+    judge = _same_person(subject, config, found, detect)
+    deaf: list[str] = []
+    for label, samples, phonemes, said in _sounds(config):
         motion = motion_for_audio(driver, samples, fps, avatar.idle_motion, None, phonemes)
-        figures = _followed(avatar, motion, samples, found, label, output, detect)
+        figures = _followed(avatar, motion, samples, found, label, output, detect, judge)
+        if said is not None:
+            hear = recogniser(label, config.recogniser if label == config.languages[0] else "")
+            if hear is None:
+                deaf.append(label)
+            else:
+                figures["wer"] = word_error_rate(said, hear(samples))
         if phonemes:
             met = closures(mouth.opening(motion), fps, phonemes)
             figures["bilabials_met"] = met.met / max(met.bilabials, 1)
             figures["vowels_shut"] = met.shut / max(met.open_vowels, 1)
         found.parts[label] = figures
+    if deaf:
+        found.skipped.append(
+            f"WER of {', '.join(deaf)}: no recogniser; `pip install pocketsphinx` (English), or "
+            "`pip install vosk` and recogniser=FOLDER"
+        )
     found.recorded = _recorded(subject)
     return found
 
 
 def _sounds(
     config: EvaluationConfig,
-) -> Iterator[tuple[str, np.ndarray, list[Phoneme] | None]]:
+) -> Iterator[tuple[str, np.ndarray, list[Phoneme] | None, str | None]]:
+    """Label, sound at 16 kHz, its phonemes and its words, where they are known."""
     for language in config.languages:
         text = BILABIAL_TEXTS.get(language)
         if text is None:
@@ -147,10 +163,10 @@ def _sounds(
                 f"{', '.join(BILABIAL_TEXTS)}."
             )
         said = speak(text, language)
-        yield language, said.at_16k(), said.phonemes
+        yield language, said.at_16k(), said.phonemes, text
     if config.sound:
         samples, _ = load_audio(config.sound)
-        yield Path(config.sound).name, samples[: round(config.seconds * SAMPLE_RATE)], None
+        yield Path(config.sound).name, samples[: round(config.seconds * SAMPLE_RATE)], None, None
 
 
 def _reenactment(
@@ -167,10 +183,9 @@ def _reenactment(
     found = _Findings([
         f"The performance of {path.name}, retargeted ({len(motion)} frames); there is no truth, so "
         "lips are compared with the performer's over time, and the pictures judged by themselves.",
-    ], [
-        "CSIM, whether identity is kept: its network is not part of avatar3d"
     ])  # fmt: skip
-    figures = _followed(avatar, motion, None, found, path.stem, output, detect)
+    judge = _same_person(subject, config, found, detect)
+    figures = _followed(avatar, motion, None, found, path.stem, output, detect, judge)
     acted = _performer_landmarks(path, len(motion), motion.fps, detect)
     shown = found.rows.pop("landmarks", None)
     if acted is not None and shown is not None and len(acted) == len(shown):
@@ -217,11 +232,13 @@ def _followed(
     label: str,
     output: Path,
     detect: Detect | None,
+    judge: Callable[[np.ndarray], float] | None,
 ) -> dict[str, float]:
     """Render a motion to a video, and judge its pictures by themselves."""
     rows: list[np.ndarray] = []
     shown: list[np.ndarray] = []
     sharp: list[float] = []
+    alike: list[float] = []
     keep = set(np.linspace(0, len(motion) - 1, min(_SHOWN, len(motion))).astype(int).tolist())
 
     def pictures() -> Iterator[np.ndarray]:
@@ -231,6 +248,8 @@ def _followed(
                 rows.append(image[:: max(1, len(image) // 192), :: max(1, len(image) // 192)])
             if index % _EVERY == 0:
                 sharp.append(cpbd(image / np.float32(255)))
+                if judge is not None:
+                    alike.append(judge(image))
             if detect is not None:
                 shown.append(_points(iter([image]), detect)[0])
             yield image
@@ -243,6 +262,8 @@ def _followed(
         write_video(output / f"{label}.mp4", pictures(), motion.fps, sound, facts_of(avatar.info))
     found.rows[f"{label}, evenly spread"] = np.concatenate(rows, 1)
     figures = {"cpbd": float(np.mean(sharp)), "confidence": float(avatar.confidence(motion).mean())}
+    if np.isfinite(alike).any():
+        figures["csim"] = float(np.nanmean(alike))
     if not shown:
         return figures
     landmarks = np.stack(shown)
@@ -262,6 +283,29 @@ def _followed(
         figures["sound_correlation"] = agreement["correlation"]
         figures["av_offset"] = offset(opening, samples, motion.fps).value
     return figures
+
+
+def _same_person(
+    subject: Subject, config: EvaluationConfig, found: _Findings, detect: Detect | None
+) -> Callable[[np.ndarray], float] | None:
+    """From a picture to its likeness to the recorded person, the mean of some frames."""
+    network = identity_network(config) if detect is not None else None
+    if network is None or detect is None:
+        found.skipped.append(NO_IDENTITY)
+        return None
+    usable = np.flatnonzero(subject.tracking.valid)
+    some = usable[np.linspace(0, len(usable) - 1, _SHOWN).astype(int)]
+    recorded = np.stack(
+        [network(subject.frame(int(i)), subject.tracking.landmarks[i]) for i in some]
+    )
+    recorded /= np.linalg.norm(recorded, axis=1, keepdims=True)
+    usual = recorded.mean(0)
+
+    def judge(image: np.ndarray) -> float:
+        face = detect(image)
+        return math.nan if face is None else cosine(network(image, face.points), usual)
+
+    return judge
 
 
 def _recorded(subject: Subject) -> dict[str, float]:
