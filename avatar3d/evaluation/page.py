@@ -12,7 +12,6 @@ import numpy as np
 
 from avatar3d.capture.preflight.plots import COLORS, line_plot
 from avatar3d.evaluation.meanings import FIGURES, PLOTTED, SECTIONS
-from avatar3d.evaluation.metrics import eyes_box, mouth_box
 from avatar3d.evaluation.sheets import Panel, contact_sheet, mouth_strip
 from avatar3d.io.images import data_url, read_image
 
@@ -28,14 +27,16 @@ _INTERVALS = (
     "second (circular block bootstrap); differences are paired, frame by frame, and coloured where "
     "their interval leaves 0 out.</small>"
 )
+_SHEETS = {"frames": "Frames, evenly spread", "mouth": "Their mouths", "eyes": "Their eyes"}
 _GOOD = {"higher": 1, "lower": -1}
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Compared frames for a page: evenly spread ones, the worst, and those of the mouth strip."""
+    """For a page: contact sheets by name (see `save_sheets`), the worst frames, those of the mouth
+    strip, and other pictures by title."""
 
-    sheet: Sequence[Panel] = ()
+    sheets: Mapping[str, np.ndarray] = field(default_factory=dict)
     worst: Sequence[Panel] = ()
     strip: Sequence[Panel] = ()
     more: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -194,10 +195,9 @@ def _pictures(pictures: Pictures, folder: Path) -> str:
         shown["Mouths: recording above, render below"] = mouth_strip(pictures.strip)
     if pictures.worst:
         shown["Worst frames by face PSNR"] = contact_sheet(pictures.worst)
-    if pictures.sheet:
-        shown["Frames, evenly spread"] = contact_sheet(pictures.sheet)
-        shown["Their mouths"] = contact_sheet(pictures.sheet, mouth_box, 256)
-        shown["Their eyes"] = contact_sheet(pictures.sheet, eyes_box, 384)
+    for name, title in _SHEETS.items():
+        if name in pictures.sheets:
+            shown[title] = pictures.sheets[name]
     if (folder / "poses.png").is_file():
         shown["As never filmed"] = read_image(folder / "poses.png")[..., :3]
     return "".join(

@@ -30,7 +30,7 @@ from avatar3d.evaluation.perceptual import perceptual_distance
 from avatar3d.evaluation.report import Pictures, described, print_table, write_report
 from avatar3d.evaluation.scoring import Scorer, Scores
 from avatar3d.evaluation.sheets import save_poses, save_sheets, side_by_side
-from avatar3d.evaluation.split import held_out, is_its_clip, last_frames
+from avatar3d.evaluation.split import frames_to_test, held_out, is_its_clip
 from avatar3d.io.video import write_video
 from avatar3d.motion import Motion, MotionConfig, compose
 from avatar3d.progress import track
@@ -108,7 +108,8 @@ def evaluate(
             tracking = track_photometrically(subject, avatar)
     tracking = tracking or subject.tracking
     if config.last_frames:
-        frames = last_frames(subject, config.last_frames, seen)
+        frames, short = frames_to_test(subject, config.last_frames, seen)
+        statements += short
     else:
         frames = held_out(subject, seen) if own else range(len(subject))
     motion = _motion(avatar, subject, tracking, config).slice(frames.start, frames.stop)
@@ -153,13 +154,14 @@ def evaluate_frames(
         UserError: it cannot be matched with the subject's frames.
     """
     config, source = config or EvaluationConfig(), Path(source)
-    if frames is None:
-        count = config.last_frames
-        frames = last_frames(subject, count, None) if count else held_out(subject, None)
+    short: list[str] = []
+    if frames is None and config.last_frames:
+        frames, short = frames_to_test(subject, config.last_frames, None)
+    frames = frames or held_out(subject, None)
     pictures = ForeignFrames.open(source, subject, frames, config.first_frame)
     run = _Run(
         subject, tracking or subject.tracking, pictures.frames, config, Path(output),
-        name or source.stem, [*pictures.statements],
+        name or source.stem, [*short, *pictures.statements],
     )  # fmt: skip
     run.statements += _stated(run)
     return _finished(run, _scored(run, pictures, detect), {})
@@ -292,8 +294,8 @@ def _finished(run: _Run, scorer: Scorer, beyond: dict[str, float | None]) -> dic
         frames=run.frames,
         timings=run.timings,
     )
-    save_sheets(scorer.panels, run.output)
-    pictures = Pictures(scorer.panels, [panel for _, panel in scorer.worst], scorer.strip)
+    sheets = save_sheets(scorer.panels, run.output)
+    pictures = Pictures(sheets, [panel for _, panel in scorer.worst], scorer.strip)
     write_report(report, run.output, pictures, run.facts)
     print_table(report)
     return report

@@ -31,8 +31,8 @@ class Panel:
     landmarks: np.ndarray
 
 
-def save_sheets(panels: Sequence[Panel], folder: str | Path) -> list[Path]:
-    """Write `frames.png`, `mouth.png` and `eyes.png` to `folder`; return their paths."""
+def save_sheets(panels: Sequence[Panel], folder: str | Path) -> dict[str, np.ndarray]:
+    """Write `frames.png`, `mouth.png` and `eyes.png` to `folder`; return them by name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     views: dict[str, tuple[Callable[..., Box] | None, int]] = {
@@ -40,12 +40,12 @@ def save_sheets(panels: Sequence[Panel], folder: str | Path) -> list[Path]:
         "mouth": (mouth_box, 256),
         "eyes": (eyes_box, 384),
     }
-    paths = []
+    sheets = {}
     for name, (box, width) in views.items():
-        paths.append(folder / f"{name}.png")
-        with declared_path(paths[-1]) as temporary:
-            write_image(temporary, contact_sheet(panels, box, width), packing=_PACKING)
-    return paths
+        sheets[name] = contact_sheet(panels, box, width)
+        with declared_path(folder / f"{name}.png") as temporary:
+            write_image(temporary, sheets[name], packing=_PACKING)
+    return sheets
 
 
 def save_poses(avatar: Avatar, folder: str | Path) -> Path:

@@ -4,7 +4,7 @@ from avatar3d.avatar import Avatar
 from avatar3d.errors import UserError
 from avatar3d.subject import Subject
 
-__all__ = ["TRAIN_FRACTION", "held_out", "is_its_clip", "last_frames"]
+__all__ = ["TRAIN_FRACTION", "frames_to_test", "held_out", "is_its_clip", "last_frames"]
 
 TRAIN_FRACTION = 10 / 11
 
@@ -33,6 +33,23 @@ def held_out(subject: Subject, train_frames: int | None) -> range:
             "test on; train with `train_fraction=0.909091` to keep the last 1/11."
         )
     return range(start, total)
+
+
+def frames_to_test(
+    subject: Subject, count: int, train_frames: int | None
+) -> tuple[range, list[str]]:
+    """The last `count` frames, of a shorter clip those that training left; and what to say of it.
+
+    Raises:
+        UserError: training has seen some of them, or all of a shorter clip.
+    """
+    if count < len(subject):
+        return last_frames(subject, count, train_frames), []
+    frames = held_out(subject, train_frames)
+    return frames, [
+        f"The clip has {len(subject)} frames, so its last {count} cannot be kept for a test as the "
+        f"protocol asks; the {len(frames)} that training did not see are compared instead."
+    ]
 
 
 def last_frames(subject: Subject, count: int, train_frames: int | None) -> range:

@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,11 @@ from avatar3d.motion import Motion
 from avatar3d.subject import Subject
 
 FRAMES, WIDTH, HEIGHT, NECK_FROM = 22, 96, 80, 60
+
+
+def scored(avatar: "Impostor", subject: Subject, folder: Path) -> dict[str, Any]:
+    """Without the video, which takes most of the time; `test_report.py` looks at one."""
+    return evaluate(avatar, subject, folder, config=EvaluationConfig(video=False))
 
 
 class Impostor:
@@ -46,7 +53,7 @@ class Impostor:
 
 
 def test_a_perfect_avatar(subject, tmp_path):
-    means = evaluate(Impostor(subject, lambda frame: frame), subject, tmp_path / "out")["means"]
+    means = scored(Impostor(subject, lambda frame: frame), subject, tmp_path / "out")["means"]
     assert means["ssim"] == pytest.approx(1)
     assert means["seam_error"] == 0
     assert means["face_sharpness"] == pytest.approx(1)
@@ -55,7 +62,7 @@ def test_a_perfect_avatar(subject, tmp_path):
 
 def test_a_constant_error_has_its_analytic_scores(subject, tmp_path, capsys):
     avatar = Impostor(subject, lambda frame: frame + np.uint8(10))
-    report = evaluate(avatar, subject, tmp_path / "out")
+    report = scored(avatar, subject, tmp_path / "out")
     expected = 20 * np.log10(255 / 10)
     for name in ("psnr", "face_psnr", "mouth_psnr"):
         assert report["means"][name] == pytest.approx(expected, abs=1e-4)
@@ -72,7 +79,7 @@ def test_a_constant_error_has_its_analytic_scores(subject, tmp_path, capsys):
 
 def test_only_frames_after_training_are_compared(subject, tmp_path):
     avatar = Impostor(subject, lambda frame: frame)
-    report = evaluate(avatar, subject, tmp_path / "out")
+    report = scored(avatar, subject, tmp_path / "out")
     assert report["frames"] == [20, 21]
     compared, *others = (motion.expression for motion in avatar.motions)
     np.testing.assert_array_equal(compared, subject.tracking.expression[20:])
@@ -86,18 +93,18 @@ def test_only_frames_after_training_are_compared(subject, tmp_path):
 def test_another_clip_is_compared_as_a_whole(subject, tmp_path):
     avatar = Impostor(subject, lambda frame: frame)
     avatar.info["source_sha256"] = "of another clip"
-    assert evaluate(avatar, subject, tmp_path / "out")["frames"] == [0, FRAMES - 1]
+    assert scored(avatar, subject, tmp_path / "out")["frames"] == [0, FRAMES - 1]
     avatar.info["source_sha256"] = subject.info.source_sha256
-    assert evaluate(avatar, subject, tmp_path / "out")["frames"] == [20, FRAMES - 1]
+    assert scored(avatar, subject, tmp_path / "out")["frames"] == [20, FRAMES - 1]
 
 
 def test_a_stranger_is_told_and_silence_cannot_drive(subject, tmp_path):
     avatar = Impostor(subject, lambda frame: 255 - frame)
     avatar.info["source_sha256"] = "of another clip"
-    said = evaluate(avatar, subject, tmp_path / "out")["statements"]
+    said = scored(avatar, subject, tmp_path / "out")["statements"]
     assert any("is this the same person?" in sentence for sentence in said)
     avatar.change = lambda frame: frame + np.uint8(5)
-    said = evaluate(avatar, subject, tmp_path / "out")["statements"]
+    said = scored(avatar, subject, tmp_path / "out")["statements"]
     assert not any("is this the same person?" in sentence for sentence in said)
     with pytest.raises(UserError, match="has no sound to drive the mouth"):
         evaluate(avatar, subject, tmp_path, config=EvaluationConfig(mouth="audio"))
@@ -127,7 +134,7 @@ def test_an_error_at_the_mouth_is_seen_there(subject, tmp_path):
         box.crop(result)[:] = 128
         return result
 
-    means = evaluate(Impostor(subject, smear), subject, tmp_path / "out")["means"]
+    means = scored(Impostor(subject, smear), subject, tmp_path / "out")["means"]
     assert means["mouth_psnr"] < means["face_psnr"] <= means["psnr"]
     assert means["mouth_sharpness"] == 0
 
@@ -138,7 +145,7 @@ def test_a_seam_is_told_from_an_error_everywhere(subject, tmp_path):
         result[NECK_FROM - 6 : NECK_FROM + 6] += 20
         return result
 
-    means = evaluate(Impostor(subject, split), subject, tmp_path / "out")["means"]
+    means = scored(Impostor(subject, split), subject, tmp_path / "out")["means"]
     assert means["seam_error"] == pytest.approx(30, abs=0.5)
     assert means["seam_ratio"] == pytest.approx(3, abs=0.05)
 
@@ -148,13 +155,13 @@ def test_better_frames_of_the_training_are_a_gap(subject, tmp_path):
     avatar = Impostor(subject, lambda frame: frame + np.uint8(20))
     seen = {subject.frame(index).tobytes() for index in range(20)}
     avatar.change = lambda frame: frame + np.uint8(10 if frame.tobytes() in seen else 20)
-    means = evaluate(avatar, subject, tmp_path / "out")["means"]
+    means = scored(avatar, subject, tmp_path / "out")["means"]
     assert means["gap"] == pytest.approx(20 * np.log10(2), abs=1e-3)
     assert means["face_gap"] == pytest.approx(20 * np.log10(2), abs=1e-3)
 
 
 def test_the_report_is_on_disk(subject, tmp_path):
-    report = evaluate(Impostor(subject, lambda f: f // 2), subject, tmp_path / "out")
+    report = scored(Impostor(subject, lambda f: f // 2), subject, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == report
     assert len(report["per_frame"]["psnr"]) == 2
     for name in ("frames", "mouth", "eyes"):
@@ -164,7 +171,7 @@ def test_the_report_is_on_disk(subject, tmp_path):
 
 
 def test_unfilmed_poses_are_shown_in_order(subject, tmp_path):
-    evaluate(Impostor(subject, lambda f: f), subject, tmp_path / "out")
+    scored(Impostor(subject, lambda f: f), subject, tmp_path / "out")
     sheet = np.array(Image.open(tmp_path / "out" / "poses.png"))
     rows = sheet.reshape(2, sheet.shape[0] // 2, 5, sheet.shape[1] // 5, 3)
     assert (rows == rows[:, :1, :, :1, :1]).all()

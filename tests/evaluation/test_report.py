@@ -12,7 +12,7 @@ from avatar3d.config import compose, options, presets
 from avatar3d.errors import UserError
 from avatar3d.evaluation import EvaluationConfig, evaluate_files, evaluate_frames
 from avatar3d.evaluation.comparison import compare, paired
-from avatar3d.evaluation.split import last_frames
+from avatar3d.evaluation.split import frames_to_test, last_frames
 
 
 class Page(HTMLParser):
@@ -123,6 +123,9 @@ def test_frames_that_training_saw_are_no_test(subject):
         last_frames(subject, 5, 20)
     with pytest.raises(UserError, match="has 22 frames"):
         last_frames(subject, 22, 0)
+    frames, said = frames_to_test(subject, 350, 18)
+    assert (frames, frames_to_test(subject, 5, 17)) == (range(18, 22), (range(17, 22), []))
+    assert "the 4 that training did not see" in said[0]
 
 
 def test_what_is_missing_is_said(subject, tmp_path):

@@ -74,6 +74,10 @@ def test_speech_in_other_languages(clip, subject, tmp_path):
     (motion,) = avatar.motions
     assert (tmp_path / "out" / "de.mp4").is_file()
     assert report["means"]["confidence"] == 0.75
+    table = (tmp_path / "out" / "evaluation.csv").read_text().splitlines()[0]
+    assert table == "figure,avatar value,recording,better,meaning", "no columns without intervals"
+    assert "In brackets" not in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert any("WER of de" in text for text in report["skipped"])
     assert 0 <= report["means"]["bilabials_met"] <= 1
     assert set(report["parts"]) == {"de"}
     assert 2 * clip.fps < len(motion)
