@@ -131,3 +131,22 @@ def test_what_a_decoder_must_not_do_is_one_sentence(
 
 def test_nothing_is_watched_in_this_process() -> None:
     assert packets.watchdog.__module__ == packets.__name__
+
+
+def test_a_relative_path_is_meant_from_where_the_asker_is(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in clip.parents[:2]:
+        monkeypatch.chdir(folder)
+        assert sum(1 for _ in read_frames(clip.relative_to(folder))) == 120
+
+
+def test_limits_of_the_asker_are_kept_and_do_no_harm(clip: Path) -> None:
+    program = (
+        "import resource as r, sys; from avatar3d.io.video import read_frames\n"
+        "r.setrlimit(r.RLIMIT_AS, (6 << 30, 6 << 30)); r.setrlimit(r.RLIMIT_NOFILE, (64, 64))\n"
+        "r.setrlimit(r.RLIMIT_FSIZE, (1000, r.getrlimit(r.RLIMIT_FSIZE)[1]))\n"
+        "print(sum(1 for _ in read_frames(sys.argv[1])), r.getrlimit(r.RLIMIT_FSIZE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, clip], capture_output=True, text=True)
+    assert done.stdout.split() == ["120", "1000"], done.stderr

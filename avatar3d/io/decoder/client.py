@@ -58,10 +58,19 @@ def decoded(job: str, path: Path, **wish: Any) -> Iterator[tuple[dict[str, Any],
     ours, theirs = socket.socketpair()
     with ours, open(_memory(), "r+b", buffering=0) as memory:
         with theirs:
-            _ask({"job": job, "path": os.fspath(path), "wish": wish}, theirs, memory.fileno())
+            request = {"job": job, "path": os.fspath(path), "wish": wish, "folder": _folder()}
+            _ask(request, theirs, memory.fileno())
         ours.settimeout(SECONDS)
         with ours.makefile("rb") as lines:
             yield from _received(path, ours, lines, memory)
+
+
+def _folder() -> str | None:
+    """The working folder now, which relative paths are meant from; None if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _received(
@@ -80,7 +89,7 @@ def _received(
             slots, room = int(told["slots"]), int(told["room"])
             if not (0 < slots <= _MAX_SLOTS and 0 < room <= _MAX_BYTES):
                 raise UserError(_epitaph(path, 0))
-            view = _mapped(memory, slots * room)
+            view = _mapped(path, memory, slots * room)
             _send(control, bytes(range(slots)))
         elif "header" in told:
             slot, sizes = int(told["slot"]), [int(size) for size in told["sizes"]]
@@ -138,14 +147,16 @@ def _memory() -> int:
         return os.dup(file.fileno())
 
 
-def _mapped(memory: Any, size: int) -> np.ndarray:
+def _mapped(path: Path, memory: Any, size: int) -> np.ndarray:
     """The memory at `size` bytes, (size,) uint8, not to be shrunk any more where the system can."""
     try:
-        memory.truncate(size)
+        with _sizes_unlimited():
+            memory.truncate(size)
         view = mmap.mmap(memory.fileno(), size, access=mmap.ACCESS_READ)
     except OSError as error:
         raise UserError(
-            f"There is no memory for decoded pictures ({error.strerror}); free some."
+            f"{path} cannot be decoded: {size / 1e6:.1f} MB of shared memory cannot be had "
+            f"({error.strerror}); free memory, or raise the limit of file sizes (`ulimit -f`)."
         ) from error
     if sys.platform == "linux":
         import fcntl
@@ -153,6 +164,19 @@ def _mapped(memory: Any, size: int) -> np.ndarray:
         with contextlib.suppress(OSError):
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return np.frombuffer(view, np.uint8)
+
+
+@contextlib.contextmanager
+def _sizes_unlimited() -> Iterator[None]:
+    """Lift the limit of file sizes as far as we may: shared memory falls under it, but is none."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class _Server:

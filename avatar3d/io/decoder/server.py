@@ -117,6 +117,8 @@ def _work(request: dict[str, Any], line: socket.socket, memory: int) -> None:
     _limit()
     packets.watchdog, packets.expected_pixels = pipe.beat, _allow
     try:
+        if request["folder"] is not None:  # the asker may have moved since the server began
+            os.chdir(request["folder"])
         pipe.beat()
         for header, planes in JOBS[request["job"]](path, **request["wish"]):
             pipe.put(header, planes)
@@ -194,18 +196,27 @@ def _limit() -> None:
         (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, _WRITTEN),
         (resource.RLIMIT_NOFILE, _FILES),
     ):  # fmt: skip
-        resource.setrlimit(kind, (most, most))
-    _limit_memory(_MEMORY, _MOST_MEMORY)
+        _lower(kind, most, most)
+    _limit_memory(_MEMORY)
 
 
 def _allow(pixels: int) -> None:
     """Raise the limit to what frames of that many pixels need: references and threads."""
-    _limit_memory(min(_MEMORY + pixels * 3 * 48, _MOST_MEMORY), _MOST_MEMORY)
+    _limit_memory(min(_MEMORY + pixels * 3 * 48, _MOST_MEMORY))
 
 
-def _limit_memory(soft: int, hard: int) -> None:
+def _limit_memory(most: int) -> None:
     import resource
 
     if sys.platform == "darwin":  # which counts what is only reserved, and so refuses everything
         return
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    _lower(resource.RLIMIT_AS, most, _MOST_MEMORY)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, or keep the one there is where it may not be raised to that."""
+    import resource
+
+    now = resource.getrlimit(kind)[1]
+    most = hard if now == resource.RLIM_INFINITY else min(hard, now)
+    resource.setrlimit(kind, (min(soft, most), most))
