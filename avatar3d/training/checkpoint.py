@@ -1,6 +1,9 @@
 """Checkpoints: everything needed to go on exactly where training stopped."""
 
 import json
+import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ __all__ = ["latest", "restore", "save"]
 
 _KEEP = 2
 _PREFIX = "checkpoint-"
+_BEST = "best.safetensors"
 
 
 def save(
@@ -25,14 +29,16 @@ def save(
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
     extra: dict[str, Any],
+    score: float | None = None,
 ) -> Path:
-    """Write `checkpoint-STEP.safetensors` and keep the newest two.
+    """Write `checkpoint-STEP.safetensors`; keep the newest two, and the best as `best.safetensors`.
 
     Args:
         tensors: parameters and whatever else is needed, by name.
         optimizer: its moments and step counts are kept; its parameters are in `tensors`.
         rng: the generator that training draws from.
-        extra: JSON data, returned by `restore`.
+        extra: JSON data, returned by `latest`.
+        score: the loss on frames held back, where it is known; lower is better.
     """
     moments = {
         f"optimizer.{index}.{name}": value.detach().reshape(value.shape)
@@ -44,6 +50,7 @@ def save(
         "format": "avatar3d.checkpoint",
         "version": 1,
         "step": step,
+        "score": score,
         "rng": rng.bit_generator.state,
         "eps": [group["eps"] for group in optimizer.param_groups],
         "extra": extra,
@@ -55,18 +62,19 @@ def save(
             save_file(everything, temporary, metadata={"avatar3d": json.dumps(header)})
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(str(error)) from error
+    if score is not None and score < _best_score(folder):
+        _link(path, folder / _BEST)
     for old in sorted(folder.glob(f"{_PREFIX}*.safetensors"))[:-_KEEP]:
         old.unlink()
     return path
 
 
 def latest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Header and tensors of the newest readable checkpoint in `folder`, or None."""
-    for path in sorted(folder.glob(f"{_PREFIX}*.safetensors"), reverse=True):
+    """Header and tensors of the newest readable checkpoint in `folder`, the best one if none of
+    the others can be read, or None."""
+    for path in (*sorted(folder.glob(f"{_PREFIX}*.safetensors"), reverse=True), folder / _BEST):
         try:
-            header = json.loads(_metadata(path)["avatar3d"])
-            if header["format"] == "avatar3d.checkpoint" and header["version"] == 1:
-                return header, load_file(path)
+            return _header(path), load_file(path)
         except (SafetensorError, OSError, KeyError, ValueError):
             continue  # a damaged file must not hide the older, good one
     return None
@@ -92,8 +100,28 @@ def restore(
     rng.bit_generator.state = header["rng"]
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _header(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+        header = json.loads((file.metadata() or {})["avatar3d"])
+    if header["format"] != "avatar3d.checkpoint" or header["version"] != 1:
+        raise ValueError("not a checkpoint of this version")
+    return header
+
+
+def _best_score(folder: Path) -> float:
+    """That of the best checkpoint so far; infinite where there is none to be read."""
+    try:
+        return float(_header(folder / _BEST)["score"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return math.inf
+
+
+def _link(path: Path, name: Path) -> None:
+    """Another name for a file, or a copy where the disk knows no second names."""
+    with atomic_path(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)

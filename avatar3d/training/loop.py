@@ -404,7 +404,9 @@ class SplatTraining(TrainingRun):
         )
         step = _PHASES.index(self.phase) * 10_000_000 + self.iteration
         tensors, extra = snapshot.tensors(), snapshot.described()
-        path = checkpoint.save(self.run, step, tensors, self.optimizer, self.rng, extra)
+        path = checkpoint.save(
+            self.run, step, tensors, self.optimizer, self.rng, extra, self.schedule.score
+        )
         self._last_save = time.monotonic()
         return Checkpointed(path)
 

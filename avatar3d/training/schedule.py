@@ -63,6 +63,11 @@ class Schedule:
         """Seconds of work so far."""
         return self.spent + time.monotonic() - self.started
 
+    @property
+    def score(self) -> float | None:
+        """The last mean loss of the frames held back, where there is one."""
+        return self.losses[-1] if self.losses else None
+
     def begin(self) -> None:
         """The first iteration is next."""
         self.prepared = time.monotonic() - self.started

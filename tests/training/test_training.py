@@ -92,6 +92,23 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert found[0]["step"] == 5
 
 
+def test_the_last_two_checkpoints_and_the_best_are_kept(tmp_path: Path):
+    values = torch.nn.Parameter(torch.zeros(3))
+    optimizer, rng = torch.optim.Adam([values]), np.random.default_rng(0)
+    for step, score in enumerate((None, 0.5, 0.2, 0.4, 0.3)):
+        tensors = {"values": torch.full((3,), float(step))}
+        checkpoint.save(tmp_path, step, tensors, optimizer, rng, {}, score)
+    names = [f"checkpoint-{step:09d}.safetensors" for step in (3, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", *names]
+    newest = tmp_path / names[1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    for expected, gone in ((3, names[0]), (2, "best.safetensors")):
+        header, found = checkpoint.latest(tmp_path) or ({}, {})
+        assert (header["step"], float(found["values"][0])) == (expected, expected)
+        (tmp_path / gone).unlink()
+    assert checkpoint.latest(tmp_path) is None
+
+
 def test_train_after_kill_minus_nine_continues(
     tiny_subject: Subject, tiny_head_file: Path, tmp_path: Path
 ):

@@ -303,6 +303,8 @@ class NerfTraining(TrainingRun):
             schedule=self.schedule.state(),
         )
         tensors, extra = snapshot.tensors(), snapshot.described()
-        path = checkpoint.save(self.run, self.iteration, tensors, self.optimizer, self.rng, extra)
+        path = checkpoint.save(
+            self.run, self.iteration, tensors, self.optimizer, self.rng, extra, self.schedule.score
+        )
         self._last_save = time.monotonic()
         return Checkpointed(path)
