@@ -17,6 +17,7 @@ import pytest
 import trimesh
 
 from avatar3d.avatar import SplatAvatar, SplatState
+from avatar3d.export import export
 from avatar3d.head import HeadModel
 from avatar3d.head.arkit import ARKIT_52, ARKIT_INDEX
 from avatar3d.motion.motion import Motion
@@ -105,6 +106,11 @@ def headed(tmp_path_factory: pytest.TempPathFactory) -> SplatAvatar:
     made.kept = kept
     made.whole_vertices = moved
     return made
+
+
+@pytest.fixture(scope="session")
+def headed_glb(headed: SplatAvatar, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(headed, tmp_path_factory.mktemp("mesh") / "head.glb")
 
 
 def place_color(point: np.ndarray) -> np.ndarray:

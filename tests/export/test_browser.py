@@ -44,9 +44,11 @@ def page(opened: Any) -> Iterator[Any]:
 
 
 def set_face(page: Any, expression: dict | None = None, gaze=(0, 0), **angles: float) -> None:
-    page.run(f"avatar3d.setExpression({json.dumps(expression or {})})")
-    page.run(f"avatar3d.setPose({json.dumps(angles)})")
-    page.run(f"avatar3d.setGaze({{yaw: {gaze[0]}, pitch: {gaze[1]}}})")
+    page.run(
+        f"Promise.all([avatar3d.setExpression({json.dumps(expression or {})}),"
+        f"avatar3d.setPose({json.dumps(angles)}),"
+        f"avatar3d.setGaze({{yaw: {gaze[0]}, pitch: {gaze[1]}}})])"
+    )
 
 
 def snapshot(page: Any, width: int, height: int) -> np.ndarray:

@@ -147,7 +147,7 @@ def test_a_full_avatar_stays_small():
 
 
 def test_errors_are_sentences(avatar: SplatAvatar, tmp_path: Path):
-    with pytest.raises(UserError, match=r"choose one of glb, html, .*, webm"):
+    with pytest.raises(UserError, match=r"choose one of gaussian-avatars, glb, html, .*, webm"):
         export(avatar, tmp_path / "a.obj")
     with pytest.raises(UserError, match="Cannot read the sound"):
         export(avatar, tmp_path / "a.html", audio=tmp_path / "none.wav")

@@ -16,9 +16,8 @@ from .conftest import place_color
 
 
 @pytest.fixture(scope="module")
-def mesh(headed: SplatAvatar, tmp_path_factory: pytest.TempPathFactory) -> trimesh.Trimesh:
-    path = export(headed, tmp_path_factory.mktemp("mesh") / "head.glb")
-    return trimesh.load(path, process=False).geometry["head"]
+def mesh(headed_glb: Path) -> trimesh.Trimesh:
+    return trimesh.load(headed_glb, process=False).geometry["head"]
 
 
 def test_the_kept_triangles_are_found_in_the_model(headed: SplatAvatar):

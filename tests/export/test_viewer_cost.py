@@ -61,6 +61,11 @@ def file(full: SplatAvatar, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(open_page: Callable, file: Path) -> Iterator[Any]:
     with open_page(file, before=COUNTING) as opened:
         opened.first_frame = opened.run("avatar3d.ready.then(() => performance.now())")
+        # What follows does not depend on the size of the window, but a software renderer does.
+        opened.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=320, height=240, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
         yield opened
         assert opened.errors == []
 
