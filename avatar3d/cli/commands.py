@@ -304,6 +304,7 @@ def render(
         str | None,
         typer.Option(help="Head motion: captured, idle, orbit, nod, shake or still."),
     ] = None,
+    heard: Annotated[bool, typer.Option("--heard", help="A NeRF's field hears the sound.")] = False,
     label: Annotated[
         bool, typer.Option("--label", help="Add a visible mark to the video.")
     ] = False,
@@ -337,7 +338,10 @@ def render(
         performed(person, config, wish, pose) as (what, sound),
         _timed(f"Rendered {len(what)} frames"),
     ):
-        run(person, what, output, audio=sound, compare=other, label=label, watermark=watermark)
+        run(
+            person, what, output, audio=sound, compare=other, label=label, watermark=watermark,
+            heard=heard,
+        )  # fmt: skip
     print(output)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar3d.avatar import Avatar
+from avatar3d.avatar import Avatar, NerfAvatar
+from avatar3d.errors import UserError
 from avatar3d.io.video import write_video
 from avatar3d.kernels.device import pick_device
 from avatar3d.motion.motion import Motion
@@ -30,6 +31,7 @@ def render(
     label: bool = False,
     watermark: bool = False,
     compare: Avatar | None = None,
+    heard: bool = False,
 ) -> None:
     """Write a video of the avatar performing `motion`.
 
@@ -43,15 +45,21 @@ def render(
         label: add a visible mark, see `provenance.label`.
         watermark: add an invisible mark, see `provenance.watermark`.
         compare: another avatar that performs the same to the right of it, over its own plate.
+        heard: the field of a NeRF avatar hears `audio` itself, and only what is not of the mouth
+            is from `motion`.
 
     Raises:
-        UserError: the output or the sound cannot be written or read, or there is no such device.
+        UserError: the output or the sound cannot be written or read, or there is no such device,
+            or nothing that could hear.
     """
     avatar = avatar.to(str(pick_device(device)))
     _warn(avatar, motion)
 
     def frames() -> Iterator[np.ndarray]:
-        pictures = avatar.render_motion(motion, background=background)
+        if heard:
+            pictures = _heard(avatar, motion, audio, background)
+        else:
+            pictures = avatar.render_motion(motion, background=background)
         if compare is not None:
             other = compare.to(str(pick_device(device)))
             pictures = _beside(pictures, _as_high(other, motion, avatar.camera.height))
@@ -60,6 +68,23 @@ def render(
             yield labelled(marked) if label else marked
 
     write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
+
+
+def _heard(
+    avatar: Avatar, motion: Motion, audio: str | Path | None, background: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """Frames whose mouth the field makes of the sound."""
+    from avatar3d.audio import features, load_audio
+
+    if not isinstance(avatar, NerfAvatar):
+        raise UserError(
+            "Only a NeRF avatar (`train avatar=nerf`) hears sound itself; leave --heard out."
+        )
+    if audio is None:
+        raise UserError("There is no sound to be heard; name one with --audio FILE or --text TEXT.")
+    samples, _ = load_audio(audio)
+    rows = features(samples, motion.fps, len(motion))
+    return avatar.render_heard(rows, motion, background=background)
 
 
 def _as_high(avatar: Avatar, motion: Motion, height: int) -> Iterator[np.ndarray]:

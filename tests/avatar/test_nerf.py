@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from avatar3d.audio import features, save_wav
 from avatar3d.avatar import Avatar, NerfAvatar, NerfState, load
 from avatar3d.avatar.nerf.audio import heard, learn_to_hear, spoken_weights
 from avatar3d.avatar.nerf.field import Field
@@ -17,8 +18,10 @@ from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.errors import UserError
 from avatar3d.head import ARKIT_INDEX
+from avatar3d.io.video import probe
 from avatar3d.kernels.warp import warp
 from avatar3d.motion import Motion
+from avatar3d.rendering import render
 
 
 @pytest.fixture
@@ -217,6 +220,25 @@ def test_sound_is_heard_where_it_says_something(small_field: NerfState) -> None:
     avatar = NerfAvatar(state, None, Motion(25, expression=np.zeros((2, 52))), None)
     pictures = list(avatar.render_heard({"mel": sound[:2]}, avatar.idle_motion))
     assert [picture.shape for picture in pictures] == [(80, 96, 3)] * 2
+
+
+def test_a_video_whose_mouth_hears_the_sound(small_field: NerfState, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    loud = np.repeat(rng.uniform(0, 0.3, 160), 1600).astype(np.float32)  # 16 s
+    samples = loud * rng.normal(size=len(loud)).astype(np.float32)
+    rows = {"mel": features(samples, 25, 400)["mel"]}
+    weights = np.zeros((400, len(small_field.expression)), np.float32)
+    weights[:, ARKIT_INDEX["jawOpen"]] = np.repeat(loud[::1600], 3)[:400] * 3
+    arrays = learn_to_hear(rows, weights, np.arange(400), 4, rng)
+    still = Motion(25, expression=np.zeros((4, 52), np.float32))
+    avatar = NerfAvatar(replace(small_field, **arrays), None, still, None)
+    sound = tmp_path / "s.wav"
+    save_wav(sound, samples[:3200], 16000)
+    render(avatar, still, tmp_path / "heard.mp4", audio=sound, heard=True, device="cpu")
+    assert probe(tmp_path / "heard.mp4").has_audio
+    with pytest.raises(UserError, match="no sound to be heard"):
+        render(avatar, still, tmp_path / "silent.mp4", heard=True, device="cpu")
+    assert not (tmp_path / "silent.mp4").exists()
 
 
 def test_bad_sound_is_a_sentence(small_field: NerfState) -> None:
