@@ -22,6 +22,7 @@ LAYERS = (
         (
             "errors",
             "progress",
+            "cores",
             "config",
             "io",
             "provenance",
@@ -42,8 +43,8 @@ ORDER = {name: height for height, (name, _) in enumerate(LAYERS)}
 # Imported inside the function that needs them, never when a module is loaded.
 LAZY = {
     "av", "c2pa", "cryptography", "cuda", "cv2", "espeakng_loader", "filelock", "fsspec", "gsplat",
-    "hydra", "imageio", "matplotlib", "mediapipe", "omegaconf", "onnxruntime", "PIL", "rich",
-    "skimage", "tensorboard", "transformers", "trimesh", "viser",
+    "hydra", "imageio", "matplotlib", "mediapipe", "omegaconf", "onnxruntime", "PIL", "pyarrow",
+    "ray", "rich", "skimage", "submitit", "tensorboard", "transformers", "trimesh", "viser",
 }  # fmt: skip
 DISTRIBUTIONS = {
     "c2pa": "c2pa-python", "cuda": "cuda-core", "cv2": "opencv-contrib-python",

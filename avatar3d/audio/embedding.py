@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar3d.audio.files import SAMPLE_RATE
 from avatar3d.audio.mel import mel_filters, mel_power
+from avatar3d.cores import available_cores
 from avatar3d.errors import UserError
 
 __all__ = ["available", "speech_embedding", "tap", "with_output"]
@@ -131,7 +132,7 @@ def _session() -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the overridable shape is on purpose
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = min(2, available_cores())
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = get("speech-embedding")
     try:

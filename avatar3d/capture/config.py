@@ -1,8 +1,8 @@
 """Options of capture."""
 
-import os
 from dataclasses import dataclass
 
+from avatar3d.cores import available_cores
 from avatar3d.errors import UserError
 
 __all__ = ["CaptureConfig"]
@@ -124,7 +124,7 @@ class CaptureConfig:
 
     @property
     def threads(self) -> int:
-        return self.workers or os.cpu_count() or 1
+        return self.workers or available_cores()
 
 
 def _number(text: str) -> float:

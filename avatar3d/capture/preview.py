@@ -1,12 +1,12 @@
 """Pictures for a person to judge a capture by."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from avatar3d.capture.parallel import parallel_map
+from avatar3d.cores import available_cores
 from avatar3d.head import HeadModel, ShapedHead
 from avatar3d.head.model import PARTS, eye_rotation
 from avatar3d.io.video import write_video
@@ -38,7 +38,7 @@ def preview_video(subject: Subject, head: HeadModel, path: str | Path) -> None:
         pictures = subject.frame(index), subject.matte(index), subject.parsing(index)
         return overlay_row(shaped, tracking, index, *pictures)
 
-    rows = parallel_map(row, range(count), os.cpu_count() or 1)
+    rows = parallel_map(row, range(count), available_cores())
     write_video(
         path,
         track(rows, "Drawing the preview", count),

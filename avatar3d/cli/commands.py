@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avatar3d.cli.assets import assets_app
+from avatar3d.cli.batch import make_batch
 from avatar3d.cli.motion import motion_app
 from avatar3d.cli.sources import default_output, local_source
 from avatar3d.cli.storage import storage_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(assets_app, name="assets")
 app.add_typer(motion_app, name="motion")
 app.add_typer(storage_app, name="storage")
+app.command("batch")(make_batch)
 app.command("verify")(verify_file)
 app.command("forget")(forget_subject)
 

@@ -4,18 +4,17 @@ import os
 import sys
 import threading
 
-from avatar3d.errors import UserError
+from avatar3d.errors import DEBUG, UserError, explained
 
 __all__ = ["main"]
-
-_DEBUG = "AVATAR3D_DEBUG"
 
 
 def main() -> None:
     """Run the command line and exit.
 
     Exit codes: 0 done, 1 a fault of ours or of the machine, 2 something the person can put right,
-    130 interrupted. With AVATAR3D_DEBUG=1 faults show their traceback.
+    3 some rows of a batch failed and the others are done, 130 interrupted. With
+    AVATAR3D_DEBUG=1 faults show their traceback.
     """
     sys.exit(_run())
 
@@ -55,25 +54,11 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"{usage().rstrip('.')}; see `{command} --help`.", 2
     if type(error).__name__ == "Abort":
         return "Interrupted.", 130
-    if isinstance(error, MemoryError):
-        return "The memory is full; close other programs, or use a shorter or smaller clip.", 1
-    if isinstance(error, OSError) and error.strerror:
-        where = f" {os.fspath(error.filename)!r}" if error.filename else " a file"
-        return (
-            f"The system refuses{where}: {error.strerror}; check free space and permissions, then "
-            "run the same command again.",
-            2,
-        )
-    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-    return (
-        f"Unexpected {type(error).__name__} ({reason}); run again with {_DEBUG}=1 for the "
-        "traceback and report it.",
-        1,
-    )
+    return explained(error)
 
 
 def _complain(message: str, code: int, error: BaseException) -> int:
-    if os.environ.get(_DEBUG, "0") not in ("", "0"):
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
         import traceback
 
         traceback.print_exception(error)

@@ -1,0 +1,8 @@
+"""Many people: a folder of videos becomes a library of avatars, on one machine or many."""
+
+from avatar3d.batch.job import Job
+from avatar3d.batch.library import Library
+from avatar3d.batch.run import BatchOptions, make_library
+from avatar3d.batch.table import Row, read_rows
+
+__all__ = ["BatchOptions", "Job", "Library", "Row", "make_library", "read_rows"]
