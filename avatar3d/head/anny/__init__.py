@@ -48,7 +48,8 @@ def cached_path() -> Path:
     digest = hashlib.sha256(f"{FORMAT_VERSION} {manifest()[_ASSET].sha256}".encode())
     sources = resources.files("avatar3d.head.anny").iterdir()
     for source in sorted(sources, key=lambda item: item.name):
-        if source.name.endswith((".py", ".npz")):
+        # What only finds and keeps the model, this file, makes no other model.
+        if source.name.endswith((".py", ".npz")) and source.name != "__init__.py":
             digest.update(source.read_bytes())
     return cache_folder() / "heads" / f"anny-{digest.hexdigest()[:12]}.npz"
 
