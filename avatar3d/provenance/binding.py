@@ -3,9 +3,10 @@
 Source: C2PA specification 2.2, https://spec.c2pa.org.
 """
 
+import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,33 @@ def sign(path: Path, statement: Mapping[str, Any]) -> None:
             {"label": _LABEL, "data": dict(statement)},
         ],
     }
-    signed = path.with_name(f"{path.stem}-signed{path.suffix}")
     try:
-        with (
-            c2pa.Builder(described, context) as builder,
-            open(path, "rb") as source,
-            open(signed, "w+b") as target,
-        ):
-            builder.sign(key, kind, source, target)
-        path.unlink()  # renaming over it would wait for the disk; it is not the final file yet
-        signed.rename(path)
-        if kind != "image/png":
-            _append_packet(path, statement)
+        with c2pa.Builder(described, context) as builder:
+            if kind == "image/png":
+                _rewrite(path, lambda source, target: builder.sign(key, kind, source, target))
+            else:
+                _replace(path, lambda source, target: builder.sign(key, kind, source, target))
+                _append_packet(path, statement)
     except c2pa.C2paError as error:
         raise OSError(f"it cannot be signed ({_line(error)})") from error
+
+
+def _rewrite(path: Path, sign: Callable[[Any, Any], object]) -> None:
+    """In memory: for one picture of many, a second file takes as long as its signature."""
+    target = io.BytesIO()
+    sign(io.BytesIO(path.read_bytes()), target)
+    with open(path, "r+b") as file:  # which only grows
+        file.write(target.getbuffer())
+
+
+def _replace(path: Path, sign: Callable[[Any, Any], object]) -> None:
+    """By way of a second file."""
+    signed = path.with_name(f"{path.stem}-signed{path.suffix}")
+    try:
+        with open(path, "rb") as source, open(signed, "w+b") as target:
+            sign(source, target)
+        path.unlink()  # renaming over it would wait for the disk; it is not the final file yet
+        signed.rename(path)
     finally:
         signed.unlink(missing_ok=True)
 
