@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avatar3d.cores import available_cores
 from avatar3d.errors import UserError
 from avatar3d.io import packets
 from avatar3d.io.decoder.conversion import Converter, display_size, is_hdr, rotation
@@ -29,7 +29,7 @@ _LONGEST_STILL = 60.0
 _MAX_PLAUSIBLE_FPS = 250.0
 _RATE_PACKETS = 600
 _MAX_BROKEN_PACKETS = 50
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, available_cores())
 """That make pictures of what is decoded: it takes longer than decoding."""
 
 Message = tuple[dict[str, Any], list[np.ndarray]]
