@@ -1,11 +1,12 @@
 """How long a library of many people takes on many machines, and what it costs and stores.
 
     python tools/plan_capacity.py --identities 100000 --machines 200 --slots 1 --loss-per-hour 0.02
-    python tools/plan_capacity.py --identities 1000 --machines 4 --measured jobs.json --json p.json
+    python tools/plan_capacity.py --identities 1000 --machines 4 --measured library --json p.json
 
-`--measured` is a JSON list of stages as jobs had them, with the fields of
-`avatar3d.batch.plan.Measured` (stage, minutes, seconds, cpu_seconds, gpu_seconds, memory_gb,
-stored_mb); without it the costs are those that README.md reports, capture and training only.
+`--measured` is the folder of a library that `avatar3d batch` made, or a JSON list of stages with
+the fields of `avatar3d.batch.plan.Measured` (stage, minutes, seconds, cpu_seconds, gpu_seconds,
+memory_gb, stored_mb); without it the costs are those that README.md reports, capture and training
+only.
 `--try COMMAND` runs a command three times alone and then so often as there are identities, `slots`
 at a time, and compares how long it all takes with the simulation.
 """
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from avatar3d.batch.plan import MEASURED, Cluster, Measured, fit_costs, simulate
+from avatar3d.batch.plan import MEASURED, Cluster, Measured, fit_costs, measured_in, simulate
 
 
 def compare(command: str, count: int, cluster: Cluster) -> None:
@@ -41,6 +42,12 @@ def compare(command: str, count: int, cluster: Cluster) -> None:
     print(f"predicted {predicted:.1f} s, real {real:.1f} s, {100 * (predicted / real - 1):+.1f} %")
 
 
+def read_measured(path: Path) -> list[Measured]:
+    if path.is_dir():
+        return measured_in(path)
+    return [Measured(**row) for row in json.loads(path.read_text("utf-8"))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--identities", type=int, default=1000)
@@ -58,8 +65,7 @@ def main() -> None:
     cluster = Cluster(**{name: options[name] for name in asdict(Cluster(1))})
     costs = MEASURED
     if options["measured"]:
-        rows = json.loads(options["measured"].read_text("utf-8"))
-        costs = fit_costs(Measured(**row) for row in rows)
+        costs = fit_costs(read_measured(options["measured"]))
     if options["command"]:
         compare(options["command"], options["identities"], cluster)
         return

@@ -20,12 +20,12 @@ p{margin:.3em 0}.why{color:#a11}.cost{color:#666;font-size:12px}
 _POLICY = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'"
 
 
-def gallery_page(folder: Path, records: list[Record]) -> str:
+def gallery_page(folder: Path, records: list[Record], linked: bool = True) -> str:
     """HTML without scripts; whatever comes from a table or a clip is escaped."""
     failed = sum(record.status == "failed" for record in records)
     inside = len(records) <= _EMBEDDED
     cards = "\n".join(
-        _card(folder, record, inside)
+        _card(folder, record, inside, linked)
         for record in sorted(records, key=lambda r: (r.status != "failed", r.name))
     )
     return (
@@ -39,7 +39,7 @@ def gallery_page(folder: Path, records: list[Record]) -> str:
     )
 
 
-def _card(folder: Path, record: Record, inside: bool) -> str:
+def _card(folder: Path, record: Record, inside: bool, linked: bool) -> str:
     name = escape(record.name)
     lines = [f'<article class="{record.status}">']
     picture = folder / record.name / "thumbnail.png"
@@ -57,7 +57,8 @@ def _card(folder: Path, record: Record, inside: bool) -> str:
         scores = ", ".join(f"{key} {value:.3g}" for key, value in sorted(record.scores.items()))
         lines.append(f"<p>{escape(scores)}</p>")
     links = (
-        f'<a href="{escape(quote(file))}">{escape(Path(file).suffix)}</a>' for file in record.files
+        f'<a href="{escape(quote(file))}">{escape(Path(file).suffix)}</a>'
+        for file in (record.files if linked else ())
     )
     lines.append(f"<p>{' '.join(links)}</p>")
     if record.stages:

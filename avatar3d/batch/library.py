@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from avatar3d.batch.gallery import gallery_page
-from avatar3d.batch.record import Record, read_record, row_key
+from avatar3d.batch.record import STAGES, Record, read_record, row_key
 from avatar3d.batch.table import Row
 from avatar3d.errors import UserError
 from avatar3d.io.atomic import atomic_path, atomic_write
 
 __all__ = ["Library"]
-
-_STAGES = ("capture", "train", "evaluate", "export")
 
 
 class Library:
@@ -42,8 +40,11 @@ class Library:
         """Those of `rows` that are new, failed, changed, or whose files are gone."""
         return [row for row in rows if not self._is_done(row)]
 
-    def write_index(self, records: Iterable[Record] | None = None) -> None:
-        """Write the index and the gallery anew; files that say the same already are left alone."""
+    def write_index(self, records: Iterable[Record] | None = None, linked: bool = True) -> None:
+        """Write the index and the gallery anew; files that say the same already are left alone.
+
+        `linked`: whether the gallery lies beside the rows' files and links to them.
+        """
         records = self.records() if records is None else list(records)
         index = {"version": 1, "rows": [record.model_dump() for record in records]}
         text = json.dumps(index, indent=1) + "\n"
@@ -51,7 +52,7 @@ class Library:
         if path.is_file() and path.read_text("utf-8") == text and self._page.is_file():
             return
         self._write_table([_flat(record) for record in records])
-        atomic_write(self._page, gallery_page(self.folder, records))
+        atomic_write(self._page, gallery_page(self.folder, records, linked))
         atomic_write(path, text)
 
     @property
@@ -93,7 +94,7 @@ def _cells(record: Record) -> Iterator[tuple[str, Any]]:
     yield "overrides", " ".join(record.overrides)
     for name, score in sorted(record.scores.items()):
         yield name, score
-    for stage in _STAGES:
+    for stage in STAGES:
         cost = record.stages.get(stage)
         for name in ("seconds", "cpu_seconds", "peak_memory", "bytes"):
             yield f"{stage}_{name}", getattr(cost, name) if cost else None

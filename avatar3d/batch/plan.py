@@ -10,13 +10,18 @@ import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avatar3d.batch.record import STAGES
 from avatar3d.errors import UserError
 
-__all__ = ["MEASURED", "Cluster", "Forecast", "Measured", "StageCost", "fit_costs", "simulate"]
+__all__ = [
+    "MEASURED", "Cluster", "Forecast", "Measured", "StageCost", "fit_costs", "measured_in",
+    "simulate",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,34 @@ def fit_costs(rows: Iterable[Measured]) -> tuple[StageCost, ...]:
     if not stages:
         raise UserError("No job was measured yet; run a few before planning from them.")
     return tuple(_fitted(stage, of) for stage, of in stages.items())
+
+
+def measured_in(library: str | Path) -> list[Measured]:
+    """The stages of the finished rows of a library, as their jobs measured them.
+
+    Jobs do not measure GPUs. A job that was killed measured its last run of a stage alone.
+
+    Raises:
+        UserError: no row is finished.
+    """
+    from avatar3d.batch.library import Library
+    from avatar3d.subject import Subject
+
+    found = []
+    for record in Library(library).records():
+        if record.status != "done":
+            continue
+        info = Subject(Path(library) / record.name / f"{record.name}.subject").info
+        minutes = info.frames / info.fps / 60
+        for name in STAGES:
+            if (cost := record.stages.get(name)) is not None:
+                found.append(Measured(
+                    name, minutes, cost.seconds, cost.cpu_seconds,
+                    memory_gb=cost.peak_memory / 1e9, stored_mb=cost.bytes / 1e6,
+                ))  # fmt: skip
+    if not found:
+        raise UserError(f"{library} has no finished rows to measure; make some first.")
+    return found
 
 
 def simulate(

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from avatar3d.batch.table import Row
 from avatar3d.io.atomic import atomic_write
 
-__all__ = ["VERSION", "Record", "StageRecord", "read_record", "row_key", "write_record"]
+__all__ = ["STAGES", "VERSION", "Record", "StageRecord", "read_record", "row_key", "write_record"]
 
 _MAX_BYTES = 4 << 20
+STAGES = ("capture", "train", "evaluate", "export")
 VERSION = 1
 """Raised when a stage would make something else of the same input; capture has its own."""
 

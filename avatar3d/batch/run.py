@@ -1,6 +1,6 @@
 """`make_library`: bring every row of a library up to date, by one of the engines."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +54,15 @@ class BatchOptions:
 
 
 def make_library(
-    rows: Sequence[Row], output: str | Path, options: BatchOptions | None = None
+    rows: Sequence[Row],
+    output: str | Path,
+    options: BatchOptions | None = None,
+    finished: Callable[[Record], None] | None = None,
 ) -> list[Record]:
     """Make or update the avatars of a library; rows that are up to date cost a look at their files.
 
     A row that fails stops no other: its record says why. Run again, failed and changed rows are
-    done anew, from the first stage that has to be.
+    done anew, from the first stage that has to be. `finished` is told of each row that was run.
 
     Returns:
         The records of `rows`, in their order.
@@ -81,6 +84,8 @@ def make_library(
                 for record in track(records, "Making avatars", len(jobs)):
                     if record.status == "failed":
                         say(f"{record.name}: {record.sentence}")
+                    if finished is not None:
+                        finished(record)
         finally:
             library.write_index()
     else:

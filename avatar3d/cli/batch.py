@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from avatar3d.batch import Library
+    from avatar3d.batch import Library, SharedLibrary
 
 __all__ = ["make_batch"]
 
@@ -22,9 +22,9 @@ def make_batch(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the library.")] = Path(
-        "library"
-    ),
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Folder of the library, or s3://bucket/library.")
+    ] = "library",
     engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     jobs: Annotated[int, typer.Option(min=0, help="At a time; 0 is as many as fit.")] = 0,
     cores_per_job: Annotated[int, typer.Option(min=1, help="Threads of each.")] = 1,
@@ -55,14 +55,15 @@ def make_batch(
     Run it again to continue, to redo what failed or changed, and to add more. Exit code 0 where all
     rows are avatars, 3 where some are not, 2 where nothing was begun for a mistake.
     """
-    from avatar3d.batch import BatchOptions, Library, make_library, read_rows
+    from avatar3d.batch import BatchOptions, make_library, make_shared_library, read_rows
     from avatar3d.errors import UserError
+    from avatar3d.io.storage import is_url, shown
 
     overrides = [text for text in sources or () if _is_setting(text)]
     files = [text for text in sources or () if not _is_setting(text)]
-    library = Library(output)
+    library = _library(output)
     if show or failed:
-        _list(Library(files[0]) if files else library, failed)
+        _list(files[0] if files else output, failed)
         return
     if files:
         rows = read_rows(files, overrides)
@@ -70,15 +71,16 @@ def make_batch(
         rows = [record.row for record in library.records()]
         if not rows or overrides:
             raise UserError(
-                f"Name the videos, or a table (.csv) of them, for the library {output}."
+                f"Name the videos, or a table (.csv) of them, for the library {shown(output)}."
             )
     options = BatchOptions(
         engine, jobs, cores_per_job, memory, gpus, jobs_per_gpu, attempts, cluster, partition,
         minutes, not no_provenance,
     )  # fmt: skip
-    records = make_library(rows, output, options)
+    make = make_shared_library if is_url(output) else make_library
+    records = make(rows, output, options)
     done = sum(record.status == "done" for record in records)
-    print(f"{done} of {len(rows)} avatars: {output / 'index.html'}")
+    print(f"{done} of {len(rows)} avatars: {shown(output)}/index.html")
     if done < len(rows):
         raise typer.Exit(_PARTIAL)
 
@@ -87,12 +89,20 @@ def _is_setting(text: str) -> bool:
     return "=" in text and not Path(text).exists()
 
 
-def _list(library: "Library", failed: bool) -> None:
-    from avatar3d.errors import UserError
+def _library(place: str) -> "Library | SharedLibrary":
+    from avatar3d.batch import Library, SharedLibrary
+    from avatar3d.io.storage import is_url
 
-    records = library.records()
+    return SharedLibrary(place) if is_url(place) else Library(place)
+
+
+def _list(place: str, failed: bool) -> None:
+    from avatar3d.errors import UserError
+    from avatar3d.io.storage import shown
+
+    records = _library(place).records()
     if not records:
-        raise UserError(f"There is no library in {library.folder}; make one with `avatar3d batch`.")
+        raise UserError(f"There is no library in {shown(place)}; make one with `avatar3d batch`.")
     for record in records:
         if record.status == "failed":
             print(f"{record.name:<24} failed   {record.stage}: {record.sentence}")

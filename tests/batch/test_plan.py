@@ -1,11 +1,22 @@
 """The simulation of many jobs, held to closed forms."""
 
+import json
 import math
 import time
 
 import pytest
 
-from avatar3d.batch.plan import MEASURED, Cluster, Measured, StageCost, fit_costs, simulate
+from avatar3d.batch.plan import (
+    MEASURED,
+    Cluster,
+    Measured,
+    StageCost,
+    fit_costs,
+    measured_in,
+    simulate,
+)
+from avatar3d.batch.record import Record, StageRecord, write_record
+from avatar3d.errors import UserError
 
 HOUR = (StageCost("only", (3600.0, 0.0), stored_mb=(0.0, 10.0)),)
 
@@ -54,6 +65,32 @@ def test_costs_are_found_again_in_jobs_that_have_them():
     for found, true in zip(fit_costs(rows), MEASURED, strict=True):
         assert found.seconds == pytest.approx(true.seconds, abs=1e-6)
         assert found.stored_mb == pytest.approx(true.stored_mb, abs=1e-6)
+
+
+def test_the_finished_rows_of_a_library_are_measurements(tmp_path):
+    for name, frames, status in (("a", 750, "done"), ("b", 3000, "done"), ("c", 750, "failed")):
+        folder = tmp_path / name
+        subject = folder / f"{name}.subject"
+        subject.mkdir(parents=True)
+        info = {
+            "version": 1, "source_name": "a.mp4", "source_sha256": "0", "fps": 25.0,
+            "frames": frames, "width": 64, "height": 64, "has_audio": False,
+            "head_model": "anny",
+        }  # fmt: skip
+        (subject / "subject.json").write_text(json.dumps(info))
+        cost = StageRecord(
+            key="", seconds=frames / 10, cpu_seconds=frames / 5, peak_memory=2_000_000_000,
+            bytes=frames * 1000,
+        )  # fmt: skip
+        stages = {"train": cost, "capture": cost}
+        record = Record(name=name, video="a.mp4", status=status, stages=stages)
+        write_record(folder, record)
+    rows = measured_in(tmp_path)
+    assert rows[0] == Measured("capture", 0.5, 75.0, 150.0, 0.0, 2.0, 0.75)
+    assert [row.stage for row in rows] == ["capture", "train"] * 2
+    assert fit_costs(rows)[1].at(4.0) == pytest.approx(600)  # 6000 frames
+    with pytest.raises(UserError, match="no finished rows"):
+        measured_in(tmp_path / "c")
 
 
 def test_a_hundred_thousand_identities_take_seconds():
