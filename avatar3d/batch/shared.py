@@ -130,6 +130,7 @@ def make_shared_library(
     for row in rows:
         if row.name == OBJECTS or not safe_name(row.name):
             raise UserError(f"A row in shared storage cannot be named {row.name!r}; rename it.")
+    shared.records()  # one question, before many, of a storage that may not answer
     there = in_parallel(shared.is_published, rows)
     waiting = [row for row, is_there in zip(rows, there, strict=True) if not is_there]
     say(f"{len(rows) - len(waiting)} of {len(rows)} rows are published in {shown(url)}.")
@@ -148,7 +149,8 @@ def make_shared_library(
             records.append(record)
 
         try:
-            make_library(outdated, shared.local, options, publish_now)
+            if outdated:
+                make_library(outdated, shared.local, options, publish_now)
         finally:
             if records:
                 shared.write_index(records)
