@@ -48,6 +48,13 @@ FORMAT = "avatar3d.avatar"
 _VERSIONS = {"splat": (1, 2), "nerf": (3,)}
 """Versions of each kind that can be read; the last one is written."""
 _STATES = {"splat": "splats.safetensors", "nerf": "field.safetensors"}
+# What a damaged ZIP makes zipfile raise. RuntimeError: an encrypted member, unknown compression
+# (NotImplementedError), or a manifest nested too deep (RecursionError); OSError: an offset before
+# the beginning; struct.error: a header that is cut off.
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error)
+# What a manifest and arrays of other types, shapes or sizes than ours make the reader raise: all of
+# it is from a file whose archive is sound, so an error of another kind is a fault of ours.
+_NO_AVATAR = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
 _MAX_FILE = 1 << 28  # bytes, inflated; the largest avatar we would ever write is far smaller
 _MAX_GAUSSIANS = 2_000_000
 _PREVIEW = 256  # pixels of the longer side
@@ -107,12 +114,11 @@ def load(path: str | Path) -> SplatAvatar | NerfAvatar:
     try:
         with zipfile.ZipFile(path) as archive:
             manifest, members = _read_members(archive)
+    except (*_NO_ARCHIVE, *_NO_AVATAR) as error:
+        raise UserError(f"{path} is not a readable avatar file ({error}).") from error
+    try:
         return _unpack(manifest, members)
-    except (
-        zipfile.BadZipFile, zlib.error, SafetensorError, KeyError, ValueError, TypeError, OSError,
-        EOFError, AttributeError, NotImplementedError, RecursionError, RuntimeError, OverflowError,
-        struct.error,
-    ) as error:  # fmt: skip
+    except _NO_AVATAR as error:
         raise UserError(f"{path} is not a readable avatar file ({error}).") from error
 
 
