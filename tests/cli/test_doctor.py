@@ -1,8 +1,13 @@
 """What `avatar3d doctor` says of the kernels, here and on machines that we only pretend to be."""
 
+import shutil
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
 
+from avatar3d.cli import doctor
 from avatar3d.cli.doctor import Check, checks
 from avatar3d.kernels import backend_info, cuda, gsplat_backend
 
@@ -61,3 +66,15 @@ def test_a_gpu_without_the_extra_says_what_is_missing(pretend):
         assert found[name].state == "limited"
         assert reason in found[name].detail
         assert "avatar3d[gpu]" in found[name].remedy
+
+
+def test_every_extra_that_is_missing_has_its_remedy(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    monkeypatch.setattr(gsplat_backend, "unusable", lambda: "gsplat is not installed")
+    monkeypatch.setattr(cuda, "report", lambda: H100 | {"unusable": "no cuda-core"})
+    remedies = " ".join(check.remedy for check in checks())
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    for extra in set(project["project"]["optional-dependencies"]) - {"dev", "all"}:
+        assert f"pip install 'avatar3d[{extra}]'" in remedies
+    assert "pip install lpips" in remedies
