@@ -121,7 +121,7 @@ class Benchmark:
 
 
 def benchmark_page(found: dict[str, Any]) -> str:
-    """One HTML page: the table, and quality over the seconds of training."""
+    """One HTML page: the table, quality over the seconds of training, and how costs grow."""
     machine, steps = found["machine"], found["steps"]
     points = sorted(
         (figures["seconds"], figures)
@@ -160,6 +160,34 @@ def benchmark_page(found: dict[str, Any]) -> str:
     return (
         "<!doctype html><meta charset=utf-8><title>avatar3d benchmark</title>"
         f"<style>{style}</style><h1>What avatar3d costs</h1>"
-        f"<p>{html.escape(json.dumps(machine))}</p>{plot}"
+        f"<p>{html.escape(json.dumps(machine))}</p>{plot}{_growth_plot(steps)}"
         f"<table><tr><th>{head}{rows}</table>\n"
     )
+
+
+def _growth_plot(steps: dict[str, dict[str, float]]) -> str:
+    """A bar for each whole run of capture and of training; empty where no growth was measured."""
+    left, tall, wide = 210, 24, 720
+    parts = []
+    for command in ("capture", "training"):
+        bars = {
+            name.removeprefix(f"{command}, "): figures["cpu_seconds"]
+            for name, figures in steps.items()
+            if name == command or (name.startswith(f"{command}, ") and not name.endswith(" s"))
+        }
+        if len(bars) < 2:
+            continue
+        scale = (wide - left - 60) / max(bars.values())
+        drawn = "".join(
+            f'<text x="{left - 8}" y="{tall * row + 16}" text-anchor="end">'
+            f"{html.escape('the clip' if name in (command, _WITHOUT_LIMIT) else name)}</text>"
+            f'<rect x="{left}" y="{tall * row + 3}" width="{value * scale:.1f}" height="18" '
+            f'fill="var(--a)"/><text x="{left + value * scale + 6:.1f}" y="{tall * row + 16}">'
+            f"{value:.0f} s</text>"
+            for row, (name, value) in enumerate(bars.items())
+        )
+        parts.append(
+            f"<h3>{command.capitalize()}, seconds of all threads together</h3>"
+            f'<svg viewBox="0 0 {wide} {tall * len(bars)}" role="img">{drawn}</svg>'
+        )
+    return "<h2>How costs grow</h2>" + "".join(parts) if parts else ""
