@@ -108,6 +108,31 @@ def test_the_offset_and_the_distance_of_sound_and_lips(late):
     assert sync_scores(Clock(), crops[:10], samples) == {}
 
 
+def test_syncnets_scores_equal_their_definition():
+    """On random weights: distances of every pair of moments, summed along its diagonals."""
+    torch.manual_seed(0)
+    network = SyncNet().eval().requires_grad_(False)
+    rng = np.random.default_rng(4)
+    count, reach = 13, 15
+    crops = rng.integers(0, 256, (count + 5, 224, 224, 3), np.uint8)
+    samples = rng.normal(0, 0.1, (count + 5) * 640)
+    heard = python_speech_features.mfcc(samples * 32768).T  # at this scale as from a 16-bit file
+    seen = crops[..., ::-1].transpose(3, 0, 1, 2).astype(np.float32)
+    lips = [network.lips(torch.from_numpy(seen[None, :, i : i + 5])) for i in range(count)]
+    sounds = [
+        network.sound(torch.from_numpy(heard[None, None, :, 4 * i : 4 * i + 20].astype(np.float32)))
+        for i in range(count)
+    ]
+    a, b = torch.cat(lips).double().numpy(), torch.cat(sounds).double().numpy()
+    silent = np.zeros((reach, 1024))
+    apart = np.linalg.norm(a[:, None] - np.concatenate([silent, b, silent])[None] + 1e-6, axis=2)
+    means = np.array([np.diagonal(apart, k)[:count].mean() for k in range(2 * reach + 1)])
+    found = sync_scores(network, crops, samples)
+    assert found["lse_d"] == pytest.approx(means.min(), rel=1e-4)
+    assert found["lse_c"] == pytest.approx(np.median(means) - means.min(), rel=1e-4)
+    assert found["sync_offset"] == pytest.approx((means.argmin() - reach) / 25)
+
+
 def test_syncnets_weights_are_read_without_pickle(tmp_path):
     """Names and shapes of the published program's layers; its lips see 224 pixels."""
     network = SyncNet().eval()
