@@ -62,6 +62,8 @@ class Speech(NamedTuple):
 def speak(text: str, language: str = "en", voice: str | None = None, speed: float = 1.0) -> Speech:
     """Say a text. Two readings of it differ by some milliseconds, as eSpeak NG's voice flutters.
 
+    A process that says the same texts in the same order says them with the same samples.
+
     Args:
         text: plain text in that language.
         language: a code such as "en", "de", "fr", "cmn" or "ja"; see `languages`.
@@ -204,6 +206,8 @@ def _library() -> tuple[Any, int]:
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _EVENTS_IPA | _DO_NOT_EXIT)
     if rate <= 0:
         raise UserError(f"eSpeak NG cannot read its data in {data}; reinstall espeakng-loader.")
+    # It is seeded with the time in seconds; a program that runs again should say the same again.
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     return library, rate
 
 
