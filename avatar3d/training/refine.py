@@ -21,6 +21,7 @@ from avatar3d.avatar import PosedAvatar, SplatAvatar
 from avatar3d.avatar.deform import FaceParameters, SplatParameters, SplatRig
 from avatar3d.avatar.state import SplatState
 from avatar3d.geometry import rotation_from_vector
+from avatar3d.head.arkit import ARKIT_INDEX
 from avatar3d.head.library import load_head
 from avatar3d.kernels import Poses, face_gradients, torch_on_one_thread
 from avatar3d.progress import track
@@ -45,6 +46,20 @@ _PULL = 0.02  # per step, of the expression towards the captured one
 _LANES, _SHORTEST = 8, 8  # stretches of the clip that are refined side by side; frames of one
 _FIRST_TIMES = 3  # as many steps where no frame before has told the correction
 _FAR_TIMES = 8  # and with an avatar of another clip, from which poses are farther off
+
+# Brows are tried elsewhere, as landmark detectors take thick lashes for a raised brow, which is
+# farther off than a gradient sees: up, half up, at rest, down, and one up with the other down.
+_BROW_ROWS = [
+    _RIGID + ARKIT_INDEX[f"brow{name}"]
+    for name in ("InnerUp", "OuterUpLeft", "OuterUpRight", "DownLeft", "DownRight")
+]
+_BROWS = (
+    (1.0, 1.0, 1.0, 0.0, 0.0), (0.5, 0.5, 0.5, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 1.0, 1.0), (0.5, 1.0, 0.0, 0.0, 0.7), (0.5, 0.0, 1.0, 0.7, 0.0),
+)  # fmt: skip
+_BETTER = 0.997  # of the loss, or the brows stay
+_BROWS_EVERY = 4  # frames of a stretch, and wherever those of the frame before
+_ASTRAY = 0.3  # were so far from the captured ones
 
 
 def track_photometrically(
@@ -210,6 +225,10 @@ class Refiner:
             if follow[row]:
                 # Landmarks err the same way for a while, so the frame before knows most of it.
                 change[row] += self._carried(frame - 1, all_of_it=not steps).to(self.device)
+        doubted = [row for row, frame in enumerate(frames) if steps and self._doubts(frame)]
+        if doubted:
+            some = _rows(start, doubted)
+            change[doubted] = self._with_best_brows(some, change[doubted], targets.some(doubted))
         alone = [row for row, follows in enumerate(follow) if not follows]
         if alone and steps and self.first > 1:
             some = _rows(start, alone)
@@ -230,6 +249,27 @@ class Refiner:
         if frame in _starts(len(self.tracking)) or not self.tracking.valid[frame - 1]:
             return False
         return bool(self.tracking.segments[frame] == self.tracking.segments[frame - 1])
+
+    def _doubts(self, frame: int) -> bool:
+        """Whether to try other brows in a frame; told by what a resumed run knows as well."""
+        starts = _starts(len(self.tracking))
+        place = frame - max(start for start in starts if start <= frame)
+        if place % _BROWS_EVERY == 0:
+            return True
+        rows = [row - _RIGID for row in _BROW_ROWS]
+        moved = self.weights[frame - 1, rows] - self.tracking.weights[frame - 1, rows]
+        return bool(np.abs(moved).max() > _ASTRAY)
+
+    def _with_best_brows(self, start: FaceParameters, change: Tensor, targets: _Targets) -> Tensor:
+        """`change` with those of `_BROWS` in each row that make its picture best, if any do."""
+        best, least = change, _BETTER * self._look(start, change, targets)[0]
+        for brows in _BROWS:
+            tried = change.clone()
+            tried[:, _BROW_ROWS] = change.new_tensor(brows)
+            loss = self._look(start, tried, targets)[0]
+            best = torch.where((loss < least)[:, None], tried, best)
+            least = torch.minimum(loss, least)
+        return best
 
     def _carried(self, frame: int, all_of_it: bool) -> Tensor:
         """(12 + E + 4,) what the change of a frame says of that of the next."""
@@ -253,7 +293,7 @@ class Refiner:
         )
         mean, square = torch.zeros_like(change), torch.zeros_like(change)
         for step in range(steps):
-            gradient = self._gradient(start, change, targets)
+            _, gradient = self._look(start, change, targets)
             mean.lerp_(gradient, 1 - _BETAS[0])
             square.lerp_(gradient.square(), 1 - _BETAS[1])
             unbiased = mean / (1 - _BETAS[0] ** (step + 1))
@@ -264,7 +304,10 @@ class Refiner:
             weights.lerp_(start.weights, _PULL).clamp_(0, 1)
         return change
 
-    def _gradient(self, start: FaceParameters, change: Tensor, targets: _Targets) -> Tensor:
+    def _look(
+        self, start: FaceParameters, change: Tensor, targets: _Targets
+    ) -> tuple[Tensor, Tensor]:
+        """Loss (F,) of the pictures after a change, and its gradient (F, 12 + E + 4) there."""
         leaf = change.detach().requires_grad_()
         with torch.enable_grad():
             face = _apply(start, leaf)
@@ -280,7 +323,7 @@ class Refiner:
             targets.weights,
         )
         (gradient,) = torch.autograd.grad(moved, leaf, found[1:])
-        return gradient
+        return found[0], gradient
 
     def _targets(self, frames: list[int]) -> _Targets:
         scale = self.camera.width / self.tracking.camera.width

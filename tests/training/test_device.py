@@ -62,7 +62,7 @@ def test_photometric_tracking_keeps_to_the_gpu(on_gpu):
     change = torch.cat([change, start.weights, start.gaze.flatten(1)], 1)
     targets = refiner._targets([0, 1])
     assert targets.images.device == targets.weights.device == GPU
-    assert refiner._gradient(start, change, targets).device == GPU
+    assert refiner._look(start, change, targets)[1].device == GPU
     assert refiner._optimize(start, change, targets, 2).device == GPU
 
 

@@ -43,6 +43,20 @@ def test_spoilt_poses_come_back(tiny_subject: Subject, small_state: SplatState, 
     assert np.allclose(rotation @ rotation.transpose(0, 2, 1), np.eye(3), atol=1e-5)
 
 
+def test_brows_that_were_taken_for_others_are_found_again(
+    tiny_subject: Subject, small_state: SplatState
+):
+    truth = tiny_subject.tracking
+    brows = [row - refine._RIGID for row in refine._BROW_ROWS]
+    expression = truth.expression.copy()
+    expression[:, brows] = [1, 1, 1, 0, 0]
+    refiner = refiner_of(tiny_subject, small_state, replace(truth, expression=expression))
+    for _ in refiner.run(Schedule(TrainingConfig(refine_steps=3))):
+        pass
+    found = refiner.result().expression
+    assert np.abs(found - truth.expression)[:, brows].max() < 0.2
+
+
 def test_frames_refined_together_are_those_refined_alone(
     tiny_subject: Subject, small_state: SplatState, spoilt: Tracking
 ):
