@@ -8,6 +8,9 @@ from avatar3d.errors import DEBUG, UserError, explained
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+_AGAIN = "Interrupted; run the same command again to continue."
+
 
 def main() -> None:
     """Run the command line and exit.
@@ -24,11 +27,14 @@ def _run() -> int:
     try:
         from avatar3d.cli.commands import app
 
-        return int(app(prog_name="avatar3d", standalone_mode=False) or 0)
+        code = int(app(prog_name="avatar3d", standalone_mode=False) or 0)
+        if code == _INTERRUPTED:  # Typer catches KeyboardInterrupt, and says nothing
+            print(f"avatar3d: {_AGAIN}", file=sys.stderr)
+        return code
     except UserError as error:
         return _complain(str(error), 2, error)
     except KeyboardInterrupt as error:
-        return _complain("Interrupted; run the same command again to continue.", 130, error)
+        return _complain(_AGAIN, _INTERRUPTED, error)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is wrong and nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

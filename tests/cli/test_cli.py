@@ -222,6 +222,16 @@ def test_what_nobody_foresaw_is_one_line(monkeypatch, capsys, error, code, words
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_an_interrupted_command_says_how_to_go_on(run_here, monkeypatch):
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("avatar3d.training.training_config", interrupted)
+    result = run_here("train", "a.subject")
+    assert result.returncode == 130
+    assert "Interrupted; run the same command again to continue." in result.stderr
+
+
 def test_a_thread_of_a_library_fails_in_one_line(capsys):
     """As TensorBoard's does when the disk is full (`tools/full_disk.py`)."""
     import errno
