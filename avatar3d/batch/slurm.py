@@ -1,6 +1,7 @@
 """Jobs on a SLURM cluster, through submitit."""
 
 import os
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["run_slurm"]
 
 _LOOK = 1.0  # seconds
+_POLL = 0.1
 _WARNING = 120  # seconds before the end of its time that a job is told
 
 
@@ -85,14 +87,35 @@ class _Task:
         self.job, self.attempts = job, attempts
 
     def __call__(self) -> str:
-        import threading
-
         self.stop = threading.Event()
-        return execute(Job.from_json(self.job), self.attempts, self.stop).model_dump_json()
+        found: list[Record | BaseException] = []
+
+        def work() -> None:
+            try:
+                found.append(execute(Job.from_json(self.job), self.attempts, self.stop))
+            except BaseException as error:
+                found.append(error)
+
+        # In a thread, so that `checkpoint`, which a signal calls in this one, can wait for it.
+        self.thread = threading.Thread(target=work)
+        self.thread.start()
+        try:
+            while self.thread.is_alive():
+                time.sleep(_POLL)
+        finally:
+            self.stop.set()
+            self.thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0].model_dump_json()
 
     def checkpoint(self) -> Any:
+        """Let the job save how far it is, before SLURM is asked to queue it again and ends it."""
         from submitit.helpers import DelayedSubmission
 
+        self.stop.set()
+        while self.thread.is_alive():  # for as long as `execute` gives it
+            time.sleep(_POLL)
         return DelayedSubmission(_Task(self.job, self.attempts))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -126,6 +127,46 @@ def test_a_killed_job_is_started_again_and_one_told_to_stop_is_not(tmp_path, noi
     with pytest.raises(KeyboardInterrupt):
         execute(job, stop=stop)
     assert time.monotonic() - start < 30
+
+
+def test_a_warned_slurm_job_saves_before_it_is_queued_again(tmp_path, noise, monkeypatch):
+    """SLURM ends a job when it is asked to queue it again, so the saving has to come first."""
+    pytest.importorskip("submitit")
+    from submitit.core.job_environment import SignalHandler
+    from submitit.core.utils import DelayedSubmission, JobPaths
+    from submitit.local.local import LocalJobEnvironment
+
+    from avatar3d.batch import slurm
+
+    happened = []
+
+    def execute(job, attempts, stop):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.wait(60)
+        happened.append("saved")
+        raise KeyboardInterrupt
+
+    class Node(LocalJobEnvironment):
+        global_rank = 0
+
+        def _requeue(self, countdown):
+            happened.append("queued")
+
+    monkeypatch.setattr(slurm, "execute", execute)
+    job = Job(read_rows(noise)[0], str(tmp_path / "L"))
+    paths = JobPaths(tmp_path, "1")
+    delayed = DelayedSubmission(slurm._Task(job.to_json(), 3))
+    delayed.set_timeout(60, 3)
+    handler = SignalHandler(Node(), paths, delayed)
+    before = signal.signal(signal.SIGUSR1, handler.checkpoint_and_try_requeue)
+    try:
+        with pytest.raises(SystemExit):
+            delayed.function()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert happened == ["saved", "queued"]
+    again = DelayedSubmission.load(paths.submitted_pickle).function
+    assert Job.from_json(again.job) == job
 
 
 def test_the_gallery_runs_nothing_that_a_row_says(tmp_path):
