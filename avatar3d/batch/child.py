@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 
 from avatar3d.batch.job import INTERRUPTED, Job
 from avatar3d.batch.record import Record, read_record, row_key, write_record
@@ -48,6 +50,7 @@ def _run(job: Job, stop: threading.Event, gpu: str | None) -> int:
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     job.folder.mkdir(parents=True, exist_ok=True)
+    job = replace(job, started=time.time())
     with open(job.folder / "job.log", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "avatar3d.batch.job"],

@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,16 @@ _SCORES = ("psnr", "ssim", "face_psnr", "mouth_psnr", "lip_distance", "jitter")
 
 @dataclass(frozen=True)
 class Job:
-    """A row, the library it goes to, and what it may use."""
+    """A row, the library it goes to, and what it may use.
+
+    `started` is when its process was (seconds of the epoch), 0 in a process that others use too.
+    """
 
     row: Row
     library: str
     cores: int = 1
     provenance: bool = True
+    started: float = 0.0
 
     @property
     def folder(self) -> Path:
@@ -76,6 +82,7 @@ def run_job(job: Job) -> Record:
 class _Stages:
     job: Job
     record: Record = field(init=False)
+    spent: list[Cost] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         job = self.job
@@ -100,6 +107,7 @@ class _Stages:
                 stage = name
                 work()
             record.status = "done"
+            self._note_start()
         except Exception as error:
             record.status, record.stage = "failed", stage
             record.sentence, _ = (
@@ -122,7 +130,7 @@ class _Stages:
             known = Subject(path).info.stages
         except UserError:
             known = {}
-        with measured() as cost:
+        with self._measured() as cost:
             subject = capture(self.job.row.video, path, self.settings.capture)
         self.subject_key = _hash(subject.info.source_sha256, subject.info.stages)
         if known != subject.info.stages or "capture" not in self.record.stages:
@@ -185,9 +193,26 @@ class _Stages:
         done = self.record.stages.get(name)
         if done is not None and done.key == key and all(path.exists() for path in paths):
             return
-        with measured() as cost:
+        with self._measured() as cost:
             work()
         self._done(name, key, cost, [*paths, *(also or [])])
+
+    @contextmanager
+    def _measured(self) -> Iterator[Cost]:
+        with measured() as cost:
+            self.spent.append(cost)
+            yield cost
+
+    def _note_start(self) -> None:
+        """What this process has spent outside the stages, which a plan has to count too."""
+        if not self.job.started:
+            return
+        seconds = time.time() - self.job.started - sum(cost.seconds for cost in self.spent)
+        cpu_seconds = sum(os.times()[:4]) - sum(cost.cpu_seconds for cost in self.spent)
+        self.record.stages["start"] = StageRecord(
+            key="", seconds=round(max(0.0, seconds), 3), cpu_seconds=round(cpu_seconds, 3),
+            peak_memory=0, bytes=0,
+        )  # fmt: skip
 
     def _done(self, name: str, key: str, cost: Cost, paths: list[Path]) -> None:
         self.record.stages[name] = StageRecord(

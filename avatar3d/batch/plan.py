@@ -75,7 +75,7 @@ class Cluster:
         repair_hours: until a lost machine is back, or another is.
         crash: probability that one run of a stage fails, at its end.
         retries: how often a stage is run again after a crash.
-        bad_clips: share of clips that the first stage refuses, which is not tried again.
+        bad_clips: share of clips that capture refuses, which is not tried again.
     """
 
     machines: int
@@ -187,7 +187,9 @@ def _fitted(stage: str, rows: list[Measured]) -> StageCost:
 
     lengths = np.array([row.minutes for row in rows])
     design = np.c_[np.ones(len(rows)), lengths]
-    if np.ptp(lengths) < 0.1 * lengths.mean():  # one length tells nothing of others: in proportion
+    if stage == "start":  # a process starts as fast for a long clip
+        design[:, 1] = 0
+    elif np.ptp(lengths) < 0.1 * lengths.mean():  # one length: others in proportion
         design[:, 0] = 0
 
     def pair(what: str) -> tuple[float, float]:
@@ -211,6 +213,8 @@ class _Simulation:
 
     def run(self) -> Forecast:
         cluster = self.cluster
+        stages = [cost.stage for cost in self.costs]
+        self.refusing = stages.index("capture") if "capture" in stages else 0
         self.waiting = deque((job, 0, 0) for job in range(self.identities))
         self.lost_at = [self._next_loss(0.0) for _ in range(cluster.machines)]
         slots = range(cluster.machines * cluster.slots)
@@ -263,7 +267,7 @@ class _Simulation:
         minutes = self.lengths[job % len(self.lengths)]
         forecast.cpu_hours += cost.at(minutes, "cpu_seconds") / 3600
         forecast.gpu_hours += cost.at(minutes, "gpu_seconds") / 3600
-        if stage == 0 and tries == 0 and self.random.random() < self.cluster.bad_clips:
+        if stage == self.refusing and tries == 0 and self.random.random() < self.cluster.bad_clips:
             forecast.refused += 1
         elif self.cluster.crash and self.random.random() < self.cluster.crash:
             forecast.wasted_hours += cost.at(minutes) * self.cluster.slowdown / 3600

@@ -13,7 +13,8 @@ from avatar3d.io.atomic import atomic_write
 __all__ = ["STAGES", "VERSION", "Record", "StageRecord", "read_record", "row_key", "write_record"]
 
 _MAX_BYTES = 4 << 20
-STAGES = ("capture", "train", "evaluate", "export")
+STAGES = ("start", "capture", "train", "evaluate", "export")
+"""The first is what a job spends outside the others: its process starts and loads libraries."""
 VERSION = 1
 """Raised when a stage would make something else of the same input; capture has its own."""
 

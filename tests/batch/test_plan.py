@@ -82,13 +82,18 @@ def test_the_finished_rows_of_a_library_are_measurements(tmp_path):
             key="", seconds=frames / 10, cpu_seconds=frames / 5, peak_memory=2_000_000_000,
             bytes=frames * 1000,
         )  # fmt: skip
-        stages = {"train": cost, "capture": cost}
+        start = StageRecord(key="", seconds=2.5, cpu_seconds=2.0, peak_memory=0, bytes=0)
+        stages = {"train": cost, "capture": cost, "start": start}
         record = Record(name=name, video="a.mp4", status=status, stages=stages)
         write_record(folder, record)
     rows = measured_in(tmp_path)
-    assert rows[0] == Measured("capture", 0.5, 75.0, 150.0, 0.0, 2.0, 0.75)
-    assert [row.stage for row in rows] == ["capture", "train"] * 2
-    assert fit_costs(rows)[1].at(4.0) == pytest.approx(600)  # 6000 frames
+    assert rows[1] == Measured("capture", 0.5, 75.0, 150.0, 0.0, 2.0, 0.75)
+    assert [row.stage for row in rows] == ["start", "capture", "train"] * 2
+    costs = fit_costs(rows)
+    assert costs[2].at(4.0) == pytest.approx(600)  # 6000 frames
+    assert costs[0].at(4.0) == pytest.approx(2.5)  # a process starts as fast for a long clip
+    assert fit_costs(rows[:3])[0].at(4.0) == pytest.approx(2.5)  # of one length, too
+    assert simulate(1, 4.0, costs, Cluster(1)).hours * 3600 == pytest.approx(2.5 + 600 + 600)
     with pytest.raises(UserError, match="no finished rows"):
         measured_in(tmp_path / "c")
 
