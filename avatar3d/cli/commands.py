@@ -13,7 +13,15 @@ import typer
 from avatar3d.cli.assets import assets_app
 from avatar3d.cli.batch import make_batch
 from avatar3d.cli.motion import motion_app
-from avatar3d.cli.sources import default_output, local_source
+from avatar3d.cli.sources import (
+    AvatarFile,
+    ConsentFile,
+    Head,
+    NoProvenance,
+    Overrides,
+    default_output,
+    local_source,
+)
 from avatar3d.cli.storage import storage_app
 from avatar3d.cli.trust import forget_subject, verify_file
 from avatar3d.progress import say
@@ -37,44 +45,6 @@ app.add_typer(storage_app, name="storage")
 app.command("batch")(make_batch)
 app.command("verify")(verify_file)
 app.command("forget")(forget_subject)
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings as key=value; `avatar3d config` lists them.", show_default=False),
-]
-
-
-AvatarFile = Annotated[
-    Path, typer.Argument(help="Avatar file, or URL of a published one.", parser=local_source)
-]
-Head = Annotated[
-    str | None,
-    typer.Option(
-        "--head",
-        help="Head model to fit: anny, ict, or the path of a model (ICT-FaceKit folder, GNM .npz, "
-        "FLAME .pkl).",
-        show_default=False,
-    ),
-]
-
-
-ConsentFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--consent",
-        help="Statement of the person shown: a YAML file with who, scope and date.",
-        exists=True,
-        dir_okay=False,
-        show_default=False,
-    ),
-]
-NoProvenance = Annotated[
-    bool,
-    typer.Option(
-        "--no-provenance", help="Leave out the signed statement that the file is synthetic; logged."
-    ),
-]
-
 
 _MARKS = {"good": "ok", "note": "--", "limit": " !", "fail": "NO"}
 
@@ -234,11 +204,15 @@ def show_head(
 def train(
     subject: Annotated[
         Path,
-        typer.Argument(help="Subject folder that capture wrote, or URL.", parser=local_source),
+        typer.Argument(
+            help="Subject folder that capture wrote, or URL; with -m subject=FOLDER,FOLDER...",
+            parser=local_source,
+        ),
     ],
     overrides: Overrides = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Avatar file [SUBJECT.a3d].")
+        Path | None,
+        typer.Option("-o", "--output", help="Avatar file [SUBJECT.a3d]; with -m a folder [.]."),
     ] = None,
     view: Annotated[
         bool, typer.Option("--view", help="Show the avatar in the browser as it grows.")
@@ -248,12 +222,26 @@ def train(
         Path | None,
         typer.Option(help="Add this clip to an avatar file of the same person.", exists=True),
     ] = None,
+    multirun: Annotated[
+        bool, typer.Option("-m", "--multirun", help="Train every combination of settings.")
+    ] = False,
     no_provenance: NoProvenance = False,
 ) -> None:
     """Train an avatar; run it again to continue where it was stopped.
 
-    With avatar=nerf it is a radiance field instead of splats (`avatar3d config nerf`).
+    With avatar=nerf it is a radiance field instead of splats (`avatar3d config nerf`). With -m
+    settings may have several values, in Hydra's grammar, and hydra/launcher=NAME says what runs the
+    trainings; exit code 3 where some failed.
     """
+    if multirun:
+        from avatar3d.cli.sweep import train_sweep
+        from avatar3d.errors import UserError
+
+        if view or continue_from:
+            raise UserError("--view and --continue-from are for one training; leave out -m.")
+        extra = ["--no-provenance"] if no_provenance else []
+        code = train_sweep([str(subject), *(overrides or ())], output or Path(), extra)
+        raise typer.Exit(code)
     from avatar3d.training import train as run
     from avatar3d.training import training_config
 
