@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 import sys
 import time
@@ -17,7 +16,7 @@ from avatar3d.capture.workspace import RejectedClip, Stage, Workspace, run_stage
 from avatar3d.config import save_config
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel, load_head
-from avatar3d.io.atomic import atomic_write
+from avatar3d.io.atomic import atomic_write, partial_beside
 from avatar3d.io.video import probe
 from avatar3d.progress import say
 from avatar3d.subject import Consent, Subject, SubjectInfo, read_consent
@@ -154,7 +153,7 @@ def _hash_file(path: Path) -> str:
 
 def _link_tree(source: Path, target: Path) -> None:
     """A second tree of the same files. Files are only ever replaced, so links are safe."""
-    temporary = target.with_name(f".partial-{secrets.token_hex(4)}-{target.name}")
+    temporary = partial_beside(target)
     try:
         shutil.copytree(source, temporary, copy_function=_link)
         (temporary / "subject.json").unlink(missing_ok=True)
@@ -201,7 +200,7 @@ def _write_info(
 def _put_in_place(folder: Path, output: Path) -> None:
     """Rename the finished folder to `output`; an older subject there goes away as a whole."""
     if output.is_dir():
-        old = output.absolute().with_name(f".partial-{secrets.token_hex(4)}-{output.name}")
+        old = partial_beside(output.absolute(), replaced=True)
         os.rename(output, old)
         os.rename(folder, output)
         shutil.rmtree(old, ignore_errors=True)

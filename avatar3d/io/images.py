@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-import secrets
 import struct
 import zlib
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from avatar3d.errors import UserError
+from avatar3d.io.atomic import partial_beside
 
 __all__ = ["PLAIN_FORMATS", "data_url", "read_image", "write_image"]
 
@@ -67,7 +67,7 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 95, packing:
     from PIL import Image
 
     path = Path(path)
-    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    temporary = partial_beside(path)
     options: dict[str, Any] = (
         {"quality": quality, "subsampling": 0}
         if path.suffix == ".jpg"
