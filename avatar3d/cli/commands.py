@@ -308,6 +308,13 @@ def render(
             parser=local_source,
         ),
     ] = None,
+    show: Annotated[
+        str,
+        typer.Option(
+            help="picture, or of a NeRF: depth, normals, or attention, which is what hears of the "
+            "mouth in red, of the eyes in green and of the rest of the face in blue."
+        ),
+    ] = "picture",
     no_provenance: NoProvenance = False,
 ) -> None:
     """Make a video of the avatar: speaking a sound or a text, or performing a motion."""
@@ -330,7 +337,7 @@ def render(
     ):
         run(
             person, what, output, audio=sound, compare=other, label=label, watermark=watermark,
-            heard=heard,
+            heard=heard, show=show,
         )  # fmt: skip
     print(output)
 

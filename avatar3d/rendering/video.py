@@ -32,6 +32,7 @@ def render(
     watermark: bool = False,
     compare: Avatar | None = None,
     heard: bool = False,
+    show: str = "picture",
 ) -> None:
     """Write a video of the avatar performing `motion`.
 
@@ -47,19 +48,17 @@ def render(
         compare: another avatar that performs the same to the right of it, over its own plate.
         heard: the field of a NeRF avatar hears `audio` itself, and only what is not of the mouth
             is from `motion`.
+        show: "picture", or what else a NeRF avatar has of itself, see `NerfAvatar.render_layer`.
 
     Raises:
         UserError: the output or the sound cannot be written or read, or there is no such device,
-            or nothing that could hear.
+            or nothing that could hear or be shown.
     """
     avatar = avatar.to(str(pick_device(device)))
     _warn(avatar, motion)
 
     def frames() -> Iterator[np.ndarray]:
-        if heard:
-            pictures = _heard(avatar, motion, audio, background)
-        else:
-            pictures = avatar.render_motion(motion, background=background)
+        pictures = _pictures(avatar, motion, audio, background, heard, show)
         if compare is not None:
             other = compare.to(str(pick_device(device)))
             pictures = _beside(pictures, _as_high(other, motion, avatar.camera.height))
@@ -70,21 +69,37 @@ def render(
     write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
 
 
-def _heard(
-    avatar: Avatar, motion: Motion, audio: str | Path | None, background: np.ndarray | None
+def _pictures(
+    avatar: Avatar,
+    motion: Motion,
+    audio: str | Path | None,
+    background: np.ndarray | None,
+    heard: bool,
+    show: str,
 ) -> Iterator[np.ndarray]:
-    """Frames whose mouth the field makes of the sound."""
-    from avatar3d.audio import features, load_audio
-
+    """Frames of the avatar itself, or of what its field hears or consists of."""
+    if not heard and show == "picture":
+        return avatar.render_motion(motion, background=background)
     if not isinstance(avatar, NerfAvatar):
         raise UserError(
-            "Only a NeRF avatar (`train avatar=nerf`) hears sound itself; leave --heard out."
+            "Only a NeRF avatar (`train avatar=nerf`) hears sound itself and has layers to show; "
+            "leave --heard and --show out."
         )
+    rows = _features(audio, motion) if heard else None
+    if show != "picture":
+        return avatar.render_layer(show, motion, rows)
+    assert rows is not None
+    return avatar.render_heard(rows, motion, background=background)
+
+
+def _features(audio: str | Path | None, motion: Motion) -> dict[str, np.ndarray]:
+    """What a field hears of the sound, a row for every frame."""
+    from avatar3d.audio import features, load_audio
+
     if audio is None:
         raise UserError("There is no sound to be heard; name one with --audio FILE or --text TEXT.")
     samples, _ = load_audio(audio)
-    rows = features(samples, motion.fps, len(motion))
-    return avatar.render_heard(rows, motion, background=background)
+    return features(samples, motion.fps, len(motion))
 
 
 def _as_high(avatar: Avatar, motion: Motion, height: int) -> Iterator[np.ndarray]:

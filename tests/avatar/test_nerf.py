@@ -14,6 +14,7 @@ from avatar3d.avatar import Avatar, NerfAvatar, NerfState, load
 from avatar3d.avatar.nerf.audio import heard, learn_to_hear, spoken_weights
 from avatar3d.avatar.nerf.field import Field
 from avatar3d.avatar.nerf.groups import group_rows, initial_gates
+from avatar3d.avatar.nerf.layers import LAYERS
 from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.errors import UserError
@@ -120,6 +121,26 @@ def test_an_opaque_ball_is_as_far_as_it_is(ball: NerfAvatar) -> None:
     assert torch.isinf(layers.depth[0, 0])
     middle = layers.normals[row - 4 : row + 4, column - 4 : column + 4].mean((0, 1))
     assert middle[2] < -0.9, "normals must look at the camera"
+    shown = {name: next(ball.render_layer(name, ball.idle_motion)).astype(int) for name in LAYERS}
+    assert all((picture[0, 0] == 0).all() for picture in shown.values()), "nothing is black"
+    assert shown["normals"][row, column] == pytest.approx([128, 128, 255], abs=12)
+    assert shown["normals"][row, column - 15, 0] < 100, "what faces left is dark in red"
+    assert shown["normals"][row - 15, column, 1] > 156, "what faces up is bright in green"
+    assert shown["depth"][row, column].max() > shown["depth"][row, column - 15].max() > 0
+
+
+def test_attention_is_red_where_the_mouth_is_heard(ball: NerfAvatar, tmp_path: Path) -> None:
+    for group in range(3):
+        ball.state.attention[:] = -10.0
+        ball.state.attention[:, group] = 10.0
+        avatar = NerfAvatar(ball.state, None, ball.idle_motion, None)
+        picture = next(avatar.render_layer("attention", ball.idle_motion))
+        assert picture[40, 48] == pytest.approx(np.eye(3)[group] * 255, abs=3)
+    render(ball, ball.idle_motion, tmp_path / "a.mp4", show="attention", device="cpu")
+    assert probe(tmp_path / "a.mp4").width == 96
+    with pytest.raises(UserError, match="only attention"):
+        render(ball, ball.idle_motion, tmp_path / "b.mp4", show="taste", device="cpu")
+    assert not (tmp_path / "b.mp4").exists()
 
 
 def test_a_face_at_rest_warps_nothing(small_field: NerfState) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,34 +10,18 @@ from torch import Tensor
 
 from avatar3d.avatar.nerf.audio import heard, spoken_weights
 from avatar3d.avatar.nerf.field import Field
-from avatar3d.avatar.nerf.rays import camera_rays
+from avatar3d.avatar.nerf.layers import LAYERS, Layers, layer_picture, surface_normals
 from avatar3d.avatar.nerf.state import NerfState
 from avatar3d.avatar.nerf.trace import Traced, trace
 from avatar3d.avatar.nerf.warp import WarpRig
 from avatar3d.avatar.posed import PosedAvatar
 from avatar3d.avatar.rig import FaceParameters
+from avatar3d.errors import UserError
 from avatar3d.geometry import Camera
 from avatar3d.kernels import Occupancy, WarpGrid, encode_pixels, torch_on_one_thread
 from avatar3d.motion.motion import Motion
 
-__all__ = ["Layers", "NerfAvatar", "occupancy_of"]
-
-
-class Layers(NamedTuple):
-    """What a picture is made of.
-
-    Attributes:
-        color: (H, W, 3) over black; alpha: (H, W).
-        depth: (H, W) metres from the camera along the ray, infinite where nothing is.
-        normals: (H, W, 3) unit, camera frame, towards the camera; 0 where nothing is.
-        gates: (H, W, 4) how much the surface hears of mouth, eyes, rest and appearance.
-    """
-
-    color: Tensor
-    alpha: Tensor
-    depth: Tensor
-    normals: Tensor
-    gates: Tensor
+__all__ = ["NerfAvatar", "occupancy_of"]
 
 
 @dataclass
@@ -56,12 +39,39 @@ class NerfAvatar(PosedAvatar):
             "driven by sound": "yes" if self.state.hears else "no",
         }
 
-    def layers(self, face: FaceParameters | None = None, camera: Camera | None = None) -> Layers:
-        """Colour, alpha, depth, normals and gates of a face, default the neutral one at rest."""
+    def layers(
+        self,
+        face: FaceParameters | None = None,
+        camera: Camera | None = None,
+        known: Tensor | None = None,
+    ) -> Layers:
+        """Colour, alpha, depth, normals and gates of a face, default the neutral one at rest.
+
+        Args:
+            known: (Z,) what the field knows of a sound that drives its mouth.
+        """
         camera = camera or self.camera
-        seen = self._trace(face or self.face(), camera)
+        seen = self._trace(face or self.face(), camera, known)
         far = torch.where(seen.alpha > 0.5, seen.depth / seen.alpha.clamp_min(1e-6), torch.inf)
-        return Layers(seen.color, seen.alpha, far, _normals(far, camera), seen.gates)
+        return Layers(seen.color, seen.alpha, far, surface_normals(far, camera), seen.gates)
+
+    def render_layer(
+        self, name: str, motion: Motion, features: dict[str, np.ndarray] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Pictures (H, W, 3) uint8 of a layer for people to look at; see `layer_picture`.
+
+        Args:
+            name: of `LAYERS`; motion, features: as in `render_heard`, without sound None.
+
+        Raises:
+            UserError: no layer has this name, or as `render_heard`.
+        """
+        if name not in LAYERS:
+            raise UserError(f"There is no layer {name!r} to show, only {', '.join(LAYERS)}.")
+        usual = float(np.linalg.norm(np.asarray(self.state.T_camera_rest)[:3, 3]))
+        for face, known in self._driven(motion, features):
+            picture = layer_picture(self.layers(face, known=known), name, usual)
+            yield encode_pixels(picture).cpu().numpy()
 
     def render_heard(
         self,
@@ -79,14 +89,23 @@ class NerfAvatar(PosedAvatar):
         Raises:
             UserError: the field has heard no speech in training, or hears other features.
         """
-        known = heard(self.state, features)[: len(motion)]
         plate, camera = self._plate(background, camera), camera or self.camera
-        tensor = torch.tensor(known, device=self.device)
+        for face, known in self._driven(motion, features):
+            yield encode_pixels(self._trace(face, camera, known).over(plate)).cpu().numpy()
+
+    def _driven(
+        self, motion: Motion, features: dict[str, np.ndarray] | None
+    ) -> Iterator[tuple[FaceParameters, Tensor | None]]:
+        """Faces of a motion, with features of a sound that drives their mouths where there is."""
+        if features is None:
+            yield from ((face, None) for face in self.faces(motion))
+            return
+        known = torch.tensor(heard(self.state, features)[: len(motion)], device=self.device)
         with torch_on_one_thread():
-            for face, row in zip(self.faces(motion), tensor, strict=True):
+            for face, row in zip(self.faces(motion), known, strict=True):
                 face.weights = spoken_weights(self.state, row, face.weights)
                 face.vertices = None
-                yield encode_pixels(self._trace(face, camera, row).over(plate)).cpu().numpy()
+                yield face, row
 
     def warp(self, face: FaceParameters) -> WarpGrid:
         """Where the canonical points are in a face's head frame."""
@@ -125,18 +144,3 @@ def occupancy_of(state: NerfState, device: str | torch.device = "cpu") -> Occupa
     cells = state.occupancy_resolution
     box = torch.tensor(state.box, dtype=torch.float32, device=device)
     return Occupancy(box, cells, box.new_zeros(cells**3), bits)
-
-
-def _normals(depth: Tensor, camera: Camera) -> Tensor:
-    """Unit normals (H, W, 3) of the surface at distances (H, W), from differences of its points."""
-    height, width = depth.shape
-    identity = torch.eye(4, device=depth.device)
-    pixels = torch.arange(height * width, device=depth.device)
-    _, directions = camera_rays(camera, identity, pixels)
-    points = directions.view(height, width, 3) * depth[..., None]
-    across = points[1:-1, 2:] - points[1:-1, :-2]
-    down = points[2:, 1:-1] - points[:-2, 1:-1]
-    inner = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
-    normals = torch.zeros_like(points)
-    normals[1:-1, 1:-1] = inner.nan_to_num(0.0)
-    return normals
