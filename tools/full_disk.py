@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Let the disk be full from one write call on, for many such calls of a training and an export.
+"""Let the disk be full from one write call on, for every such call of a training and an export.
 
-    python tools/full_disk.py SUBJECT [--runs 20] [--seed 0] [key=value ...]
+    python tools/full_disk.py SUBJECT [--runs 0] [--first 1] [--seed 0] [key=value ...]
 
 A library in front of libc (compiled here with `cc`) counts the calls that write to the output
 folder and lets them fail from the chosen one on. Each run must end with one sentence, readable
-checkpoints, no part of a final file, and must go on once there is space. Exit code 0 if so.
+checkpoints, no part of a final file, and must go on once there is space. `--runs` takes that many
+calls by chance, `--first` begins at a later one. Exit code 0 if all is well.
 """
 
 import argparse
@@ -79,7 +80,8 @@ for words in (["train", subject, "-o", f"{folder}/a.a3d", *settings],
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("subject", type=Path)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=0, help="how many calls; 0 takes all")
+    parser.add_argument("--first", type=int, default=1, help="first call of those")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("settings", nargs="*", help="of training, as key=value")
     options = parser.parse_intermixed_args()
@@ -94,7 +96,9 @@ def main() -> int:
             raise RuntimeError(done.stderr[-1000:])
         calls = int((place / "count").read_text())
         print(f"{calls} write calls in a training and an export", flush=True)
-        chosen = sorted(random.Random(options.seed).sample(range(1, calls + 1), options.runs))
+        chosen = list(range(options.first, calls + 1))
+        if options.runs:
+            chosen = sorted(random.Random(options.seed).sample(chosen, options.runs))
         wrong = 0
         for call in chosen:
             folder = place / f"at{call}"
@@ -103,7 +107,7 @@ def main() -> int:
             wrong += bool(problem)
             said = done.stderr.strip().splitlines()[-1:] or [""]
             print(f"call {call}: {problem or 'sound'}: {said[0][:110]}", flush=True)
-    print(f"{wrong} of {options.runs} runs did harm")
+    print(f"{wrong} of {len(chosen)} runs did harm")
     return 1 if wrong else 0
 
 
