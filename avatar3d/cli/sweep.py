@@ -1,5 +1,6 @@
 """`avatar3d train -m`: a training for each combination of settings, through Hydra's launchers."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,11 +156,15 @@ def _launch(place: Path, count: int, own: Sequence[str]) -> None:
     if count == 1:  # one value is no sweep to Hydra's parser
         arguments[2] = "+job=choice(0)"
     before, sys.argv = sys.argv, ["avatar3d", *arguments]  # where hydra.main reads
+    said = io.StringIO()
     try:
-        hydra.main(version_base="1.3", config_path=None)(_train_one)()
+        with redirect_stderr(said):
+            hydra.main(version_base="1.3", config_path=None)(_train_one)()
     except SystemExit as error:
+        lines = said.getvalue().strip().splitlines() or ["it does not say why"]
+        reason = lines[-1] if lines[0].startswith("Traceback") else lines[0]
         raise UserError(
-            "Hydra could not launch the trainings, for the reason above; check the settings that "
+            f"Hydra could not launch the trainings ({reason.rstrip('.')}); check the settings that "
             "begin with hydra."
         ) from error
     finally:

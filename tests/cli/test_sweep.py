@@ -46,6 +46,10 @@ def test_a_launcher_that_is_not_there_is_named(run_here, tmp_path):
     result = run_here("train", "-m", "subject=a.subject,b.subject", "hydra/launcher=moon")
     assert result.returncode == 2
     assert "Hydra has no launcher 'moon' here, only basic" in result.stderr
+    result = run_here("train", "-m", "subject=a.subject,b.subject", "hydra.launcher.moon=3")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "Could not override 'hydra.launcher.moon'" in result.stderr
 
 
 def test_trainings_that_fail_stop_no_other_and_the_exit_code_says_partial(run_here, tmp_path):
