@@ -51,7 +51,9 @@ def read_measured(path: Path) -> list[Measured]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--identities", type=int, default=1000)
-    parser.add_argument("--minutes", type=float, default=[1.0], nargs="+", help="of video each")
+    parser.add_argument(
+        "--minutes", type=float, nargs="+", help="of video each [those measured, or 1]"
+    )
     parser.add_argument("--measured", type=Path)
     parser.add_argument("--try", dest="command", help="a job of one stage, to be run for real")
     parser.add_argument("--seed", type=int, default=0)
@@ -63,17 +65,19 @@ def main() -> None:
             parser.add_argument(flag, type=type(value), default=value)
     options = vars(parser.parse_args())
     cluster = Cluster(**{name: options[name] for name in asdict(Cluster(1))})
-    costs = MEASURED
+    costs, minutes = MEASURED, options["minutes"] or [1.0]
     if options["measured"]:
-        costs = fit_costs(read_measured(options["measured"]))
+        rows = read_measured(options["measured"])
+        costs = fit_costs(rows)
+        minutes = options["minutes"] or [r.minutes for r in rows if r.stage == costs[-1].stage]
     if options["command"]:
         compare(options["command"], options["identities"], cluster)
         return
     start = time.process_time()
-    result = simulate(options["identities"], options["minutes"], costs, cluster, options["seed"])
+    result = simulate(options["identities"], minutes, costs, cluster, options["seed"])
     spent = time.process_time() - start
     for name, value in asdict(result).items():
-        print(f"{name:<14}{value:>14,.1f}")
+        print(f"{name:<14}{value:>14,.1f}" if value >= 10 else f"{name:<14}{value:>14.4g}")
     print(f"simulated in {spent:.1f} s of CPU")
     if options["json"]:
         content = {"forecast": asdict(result), "costs": [asdict(cost) for cost in costs]}
