@@ -6,6 +6,7 @@ is the process that an engine starts for a row (`batch.child`). It ends when its
 it never outlives whoever started it.
 """
 
+import atexit
 import hashlib
 import json
 import os
@@ -261,7 +262,14 @@ def _end_with_input() -> None:
     os._exit(INTERRUPTED)
 
 
-if __name__ == "__main__":
-    code = _main()
+def _leave(code: list[int]) -> None:
+    """End without the second in which libraries free memory that is about to be gone anyway."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    sys.exit(code)
+    os._exit(code[0])
+
+
+if __name__ == "__main__":
+    code = [1]
+    atexit.register(_leave, code)  # first here, so that it is the last to be called
+    code[0] = _main()
