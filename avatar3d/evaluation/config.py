@@ -8,7 +8,7 @@ __all__ = ["EvaluationConfig"]
 
 _CHOICES = {
     "kind": ("reconstruction", "reenactment", "speech", "cameras", "nersemble"),
-    "mouth": ("tracking", "audio"),
+    "mouth": ("tracking", "audio", "heard"),
     "background": ("own", "white", "black"),
 }
 
@@ -25,7 +25,8 @@ class EvaluationConfig:
 
     mouth: str = "tracking"
     """What moves the mouth in a reconstruction: the tracked parameters, or the clip's sound alone
-    (audio), with pose, eyes and brows as tracked."""
+    by the avatar's driver (audio) or heard by a NeRF's field itself (heard), with pose, eyes and
+    brows as tracked."""
 
     last_frames: int = 0
     """Test on exactly so many last frames, which training must not have seen; 0 takes all that it

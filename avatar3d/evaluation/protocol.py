@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from avatar3d.avatar import Avatar, PosedAvatar
+from avatar3d.avatar import Avatar, NerfAvatar, PosedAvatar
 from avatar3d.capture.parallel import single_threaded
 from avatar3d.errors import UserError
 from avatar3d.evaluation import metrics
@@ -91,7 +91,7 @@ def evaluate(
         UserError: no frames are left to test on, or the sound that is to drive is missing.
     """
     config = config or EvaluationConfig()
-    if config.mouth == "audio" and subject.audio_path is None:
+    if config.mouth != "tracking" and subject.audio_path is None:
         raise UserError(
             f"{subject.folder} has no sound to drive the mouth; take the protocol `default`, which "
             "follows the tracked parameters."
@@ -118,7 +118,7 @@ def evaluate(
     run = _Run(subject, tracking, frames, config, Path(output), name, statements)
     run.facts = facts_of(avatar.info)
     statements += _stated(run)
-    images = avatar.render_motion(motion, camera=tracking.camera, **more)
+    images = _images(run, avatar, motion, more)
     scorer = _scored(run, images, detect)
     begun = time.perf_counter()
     beyond: dict[str, float | None] = dict(novel_views(avatar))
@@ -176,7 +176,7 @@ def _stated(run: _Run) -> list[str]:
     )
     driven = (
         "mouth by the clip's sound; pose, eyes and brows as tracked in these frames"
-        if run.config.mouth == "audio"
+        if run.config.mouth != "tracking"
         else "driven by the parameters tracked in these frames"
     )
     short = count < 2 * run.subject.fps
@@ -192,7 +192,7 @@ def _motion(
     avatar: Avatar, subject: Subject, tracking: Tracking, config: EvaluationConfig
 ) -> Motion:
     motion = tracking.motion(subject.fps)
-    if config.mouth == "tracking":
+    if config.mouth != "audio":
         return motion
     from avatar3d.audio.files import load_audio
     from avatar3d.motion.speech import mouth_for_audio
@@ -204,6 +204,20 @@ def _motion(
     # Where the sound ends before the picture, the lips stay as they are.
     mouth = mouth.at(np.minimum(np.arange(len(motion)), len(mouth) - 1.0))
     return compose(mouth=mouth, pose=motion, eyes=motion, fill="hold")
+
+
+def _images(
+    run: _Run, avatar: Avatar, motion: Motion, more: dict[str, np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Pictures of the test frames, `more` as their background."""
+    camera = run.tracking.camera
+    if run.config.mouth != "heard":
+        return avatar.render_motion(motion, camera=camera, **more)
+    if not isinstance(avatar, NerfAvatar):
+        raise UserError("Only a NeRF avatar hears sound itself; take mouth=audio for this one.")
+    features = run.subject.audio_features
+    rows = {name: row[run.frames.start : run.frames.stop] for name, row in features.items()}
+    return avatar.render_heard(rows, motion, camera=camera, **more)
 
 
 def _plate(subject: Subject, config: EvaluationConfig) -> np.ndarray | None:

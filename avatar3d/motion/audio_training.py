@@ -16,7 +16,7 @@ from avatar3d.motion.windows import activity, taps
 from avatar3d.progress import say
 from avatar3d.subject.tracking import Tracking
 
-__all__ = ["MIN_SPEECH", "fit_audio_driver"]
+__all__ = ["MIN_SPEECH", "fit_audio_driver", "restored_amplitude"]
 
 MIN_SPEECH = 1.5
 """Seconds of speech below which nothing personal can be learnt."""
@@ -110,7 +110,7 @@ def _fit(
     )  # fmt: skip
     found = replace(found, held_out=found.held_out[::many])  # of the person's own voice
     middle = y.mean(axis=0)
-    gain = _amplitude(found.held_out, y)
+    gain = restored_amplitude(found.held_out, y)
     restored = middle + gain * (found.held_out - middle)
     gap = lips.gap(displacement[frames])
     levels, tiny = np.linspace(0, 1, KNOTS), 1e-9 * np.arange(KNOTS)
@@ -155,7 +155,7 @@ def _later(rows: np.ndarray, fps: float, seconds: float) -> np.ndarray:
     return taps(rows, fps, (0.0,), seconds)
 
 
-def _amplitude(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+def restored_amplitude(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """(K,) factors that give predictions the deviation of the truth.
 
     A regression predicts the less motion the less it knows, and lips would barely move. Components

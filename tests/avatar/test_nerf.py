@@ -243,6 +243,21 @@ def test_sound_is_heard_where_it_says_something(small_field: NerfState) -> None:
     assert [picture.shape for picture in pictures] == [(80, 96, 3)] * 2
 
 
+def test_a_mouth_that_sound_says_little_of_moves_as_far_all_the_same(
+    small_field: NerfState,
+) -> None:
+    """Half of the jaw's variance is in the sound, of which a regression alone would give half."""
+    rng = np.random.default_rng(3)
+    count, jaw = 800, ARKIT_INDEX["jawOpen"]
+    sound = rng.normal(size=(count, 6)).astype(np.float32)
+    weights = np.zeros((count, len(small_field.expression)), np.float32)
+    weights[:, jaw] = 0.5 + 0.07 * (sound[:, 0] + rng.normal(size=count))
+    state = replace(small_field, **learn_to_hear({"mel": sound}, weights, np.arange(600), 4, rng))
+    known = torch.from_numpy(heard(state, {"mel": sound})[600:])
+    said = spoken_weights(state, known, torch.zeros(200, len(small_field.expression)))[:, jaw]
+    assert float(said.std()) == pytest.approx(float(weights[600:, jaw].std()), rel=0.15)
+
+
 def test_a_video_whose_mouth_hears_the_sound(small_field: NerfState, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     loud = np.repeat(rng.uniform(0, 0.3, 160), 1600).astype(np.float32)  # 16 s

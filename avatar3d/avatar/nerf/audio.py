@@ -7,6 +7,7 @@ from torch import Tensor
 from avatar3d.avatar.nerf.groups import mouth_rows
 from avatar3d.avatar.nerf.state import NerfState
 from avatar3d.errors import UserError
+from avatar3d.motion.audio_training import restored_amplitude
 
 __all__ = ["FEATURES", "heard", "learn_to_hear", "silent", "spoken_weights"]
 
@@ -29,7 +30,8 @@ def learn_to_hear(
     """The `audio_` arrays of a state from the sound of a clip, empty where it has none.
 
     A ridge regression to the mouth's rows, as strong as five blocks of the clip, each left out
-    once, ask for. Of what it finds the strongest directions are kept.
+    once, ask for. Of what it finds the strongest directions are kept, as wide as the mouth moves in
+    them as far as they are known on the blocks left out.
 
     Args:
         features: of the clip's frames, see `avatar3d.audio.features`.
@@ -53,14 +55,17 @@ def learn_to_hear(
     mean = windows[frames].mean(0)
     spread = windows[frames].std(0) + 1e-3
     x, y = (windows[frames] - mean) / spread, rows[frames] - rows[frames].mean(0, dtype=np.float64)
-    best = min(_RIDGES, key=lambda ridge: _left_out(x, y, ridge))
+    left_out = {ridge: _left_out(x, y, ridge) for ridge in _RIDGES}
+    best = min(_RIDGES, key=lambda ridge: np.square(left_out[ridge] - y).sum())
     found = _ridge(x, y, best)
     _, _, directions = np.linalg.svd(x @ found, full_matrices=False)
     known = min(_KNOWN, len(directions))
     map_ = found @ directions[:known].T
     scale = (x @ map_).std(0) + 1e-6
     map_ = map_ / scale
-    back = np.concatenate([directions[:known] * scale[:, None], rows[frames].mean(0)[None]])
+    directions = directions[:known]
+    gain = restored_amplitude(left_out[best] @ directions.T, y @ directions.T)
+    back = np.concatenate([directions * (gain * scale)[:, None], rows[frames].mean(0)[None]])
     arrays = {
         "audio_map": map_ / spread[:, None],
         "audio_mean": mean,
@@ -125,10 +130,10 @@ def _ridge(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
     return x.T @ solved.numpy()
 
 
-def _left_out(x: np.ndarray, y: np.ndarray, ridge: float) -> float:
-    """Squared error on each fifth, learnt from the others."""
-    error = 0.0
+def _left_out(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
+    """(T, M) what is found for each fifth, learnt from the others."""
+    found = np.empty_like(y, np.float64)
     for part in np.array_split(np.arange(len(x)), _FOLDS):
         others = np.setdiff1d(np.arange(len(x)), part)
-        error += float(np.square(x[part] @ _ridge(x[others], y[others], ridge) - y[part]).sum())
-    return error
+        found[part] = x[part] @ _ridge(x[others], y[others], ridge)
+    return found
