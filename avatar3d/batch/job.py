@@ -84,6 +84,7 @@ class _Stages:
     job: Job
     record: Record = field(init=False)
     spent: list[Cost] = field(default_factory=list)
+    worked: bool = False
 
     def __post_init__(self) -> None:
         job = self.job
@@ -206,7 +207,7 @@ class _Stages:
 
     def _note_start(self) -> None:
         """What this process has spent outside the stages, which a plan has to count too."""
-        if not self.job.started:
+        if not self.job.started or not self.worked:  # else it may have waited for another's lock
             return
         seconds = time.time() - self.job.started - sum(cost.seconds for cost in self.spent)
         cpu_seconds = sum(os.times()[:4]) - sum(cost.cpu_seconds for cost in self.spent)
@@ -216,6 +217,7 @@ class _Stages:
         )  # fmt: skip
 
     def _done(self, name: str, key: str, cost: Cost, paths: list[Path]) -> None:
+        self.worked = True
         self.record.stages[name] = StageRecord(
             key=key, bytes=sum(map(_size, paths)), **asdict(cost)
         )
