@@ -94,6 +94,7 @@ def test_the_file_says_what_it_is_and_others_are_refused(
         ("ray_step", lambda a: a * 0),
         ("code_map", lambda a: a[:, :, :-1]),
         ("inject", lambda a: a[:-1]),
+        ("size", lambda a: a * 0),
     ],
 )
 def test_damage_is_a_sentence(small_field: NerfState, name: str, value) -> None:

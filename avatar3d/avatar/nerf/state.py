@@ -142,6 +142,8 @@ class NerfState:
                 )
         if not len(self.faces) or self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
             raise UserError("The avatar is damaged: faces points outside its table.")
+        if not (self.size >= 1).all():
+            raise UserError("The avatar is damaged: its pictures have no pixels.")
         for name in ("box", "fine_box"):
             low, high = getattr(self, name)
             if not (high > low).all():
