@@ -95,6 +95,7 @@ def test_the_file_says_what_it_is_and_others_are_refused(
         ("code_map", lambda a: a[:, :, :-1]),
         ("inject", lambda a: a[:-1]),
         ("size", lambda a: a * 0),
+        ("size", lambda a: a + (1 << 20)),
     ],
 )
 def test_damage_is_a_sentence(small_field: NerfState, name: str, value) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from avatar3d.avatar.state import MAX_SIDE
 from avatar3d.errors import UserError
 from avatar3d.kernels import HashGrid
 
@@ -142,8 +143,8 @@ class NerfState:
                 )
         if not len(self.faces) or self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
             raise UserError("The avatar is damaged: faces points outside its table.")
-        if not (self.size >= 1).all():
-            raise UserError("The avatar is damaged: its pictures have no pixels.")
+        if not (self.size.min() >= 1 and self.size.max() <= MAX_SIDE):
+            raise UserError(f"The avatar is damaged: its picture is {self.size} pixels.")
         for name in ("box", "fine_box"):
             low, high = getattr(self, name)
             if not (high > low).all():
