@@ -1,6 +1,8 @@
 """Listeners of a training run: TensorBoard curves, preview pictures and a preview video."""
 
+import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from avatar3d.io.video import write_video
@@ -17,6 +19,7 @@ def tensorboard_log(run: Path) -> Callable[[Event], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return lambda event: None
+    _let_its_thread_die_quietly()
     writer = SummaryWriter(str(run / "tensorboard"))
 
     def log(event: Event) -> None:
@@ -33,6 +36,19 @@ def tensorboard_log(run: Path) -> Callable[[Event], None]:
             writer.flush()
 
     return log
+
+
+@cache
+def _let_its_thread_die_quietly() -> None:
+    """No traceback when TensorBoard's thread cannot write: its next call raises the same error."""
+    otherwise = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        theirs = type(args.thread).__module__.startswith("tensorboard.")
+        if not (theirs and isinstance(args.exc_value, OSError)):
+            otherwise(args)
+
+    threading.excepthook = hook
 
 
 class PreviewWriter:

@@ -1,6 +1,7 @@
 """What a training tells the person: the run folder's pictures and page, and the live view."""
 
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -92,3 +93,26 @@ def test_a_training_can_be_watched(tiny_subject: Subject, tmp_path: Path, monkey
     finally:
         viewer.stop()
     assert len(set(panels)) > 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files")
+def test_a_full_disk_is_told_once_and_without_a_traceback(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    program = """
+import resource, signal, sys, time
+from pathlib import Path
+from avatar3d.training.events import Step
+from avatar3d.training.listeners import tensorboard_log
+log = tensorboard_log(Path(sys.argv[1]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    for number in range(1000):
+        log(Step("final", 10 * number, 1.0, {}))
+        time.sleep(0.01)
+except OSError as error:
+    print("told:", error.strerror)
+"""
+    run = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    assert run.stdout.startswith("told:")
+    assert "Traceback" not in run.stderr
