@@ -35,11 +35,14 @@ def execute(
         KeyboardInterrupt: stopped.
     """
     code = 0
+    stop = stop or threading.Event()
     for _ in range(attempts):
-        code = _run(job, stop or threading.Event(), gpu)
+        if stop.is_set():  # a job that fails within moments would end before it is told
+            raise KeyboardInterrupt
+        code = _run(job, stop, gpu)
         if code == 0 and (record := read_record(job.folder)) is not None:
             return record
-        if code == INTERRUPTED or (stop is not None and stop.is_set()):
+        if code == INTERRUPTED or stop.is_set():
             raise KeyboardInterrupt
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return lost(job, f"{how}, {attempts} times")

@@ -121,11 +121,16 @@ def test_a_killed_job_is_started_again_and_one_told_to_stop_is_not(tmp_path, noi
     assert "signal 9, 2 times" in record.sentence
     assert read_record(job.folder) == record
     monkeypatch.undo()
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nexec sleep 100\n")
+    endless.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(endless))
     stop = threading.Event()
-    stop.set()
+    threading.Timer(1, stop.set).start()
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        execute(job, stop=stop)
+    for _ in ("while it runs", "before it starts"):
+        with pytest.raises(KeyboardInterrupt):
+            execute(job, stop=stop)
     assert time.monotonic() - start < 30
 
 
