@@ -123,8 +123,9 @@ def make_shared_library(
     """`make_library` for a URL: each row is published when it is finished, and is then skipped.
 
     Raises:
-        UserError: as `make_library`, or the storage cannot be read or written; what was made until
-            then stays in the local folder, and the same call goes on from there.
+        UserError: as `make_library`, or the storage cannot be read or written. A row that cannot
+            be published stops no other: it is tried again at the end, and what is still refused
+            then stays in the local folder, where the same call goes on.
     """
     shared = SharedLibrary(url)
     for row in rows:
@@ -138,24 +139,47 @@ def make_shared_library(
         shared.write_index()  # also shows, before hours of work, that it can be written
         for row in waiting:
             shared.bring(row.name)
-        outdated = Library(shared.local).outdated(waiting)
-        finished = [read_record(shared.local / r.name) for r in waiting if r not in outdated]
-        records = [record for record in finished if record is not None]
-        for record in records:
-            shared.publish(record)
-
-        def publish_now(record: Record) -> None:
-            shared.publish(record)
-            records.append(record)
-
-        try:
-            if outdated:
-                make_library(outdated, shared.local, options, publish_now)
-        finally:
-            if records:
-                shared.write_index(records)
+        _make_and_publish(shared, waiting, options)
     known = {record.name: record for record in shared.records()}
     return [known[row.name] for row in rows if row.name in known]
+
+
+def _make_and_publish(
+    shared: SharedLibrary, rows: Sequence[Row], options: BatchOptions | None
+) -> None:
+    """Make what is not made yet of these rows, and publish each as soon as it is there."""
+    published: list[Record] = []
+    refused: list[tuple[Record, UserError]] = []
+
+    def publish_now(record: Record) -> None:
+        try:
+            shared.publish(record)
+            published.append(record)
+        except UserError as error:
+            refused.append((record, error))
+            say(f"{record.name} is not published yet: {error}")
+
+    outdated = Library(shared.local).outdated(rows)
+    for row in rows:
+        record = None if row in outdated else read_record(shared.local / row.name)
+        if record is not None:
+            publish_now(record)
+    try:
+        if outdated:
+            make_library(outdated, shared.local, options, publish_now)
+        again = [record for record, _ in refused]
+        refused.clear()
+        for record in again:
+            publish_now(record)
+    finally:
+        if published:
+            shared.write_index(published)
+    if refused:
+        names = ", ".join(record.name for record, _ in refused)
+        raise UserError(
+            f"{len(refused)} of {len(rows)} rows are made but not published ({names}): "
+            f"{refused[0][1]} The same command then publishes them."
+        )
 
 
 def _items(record: Record) -> list[str]:

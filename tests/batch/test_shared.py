@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import avatar3d.batch.shared as shared_module
 from avatar3d.batch import BatchOptions, Job, SharedLibrary, make_shared_library, read_rows
 from avatar3d.batch.record import Record, row_key, write_record
 from avatar3d.errors import UserError
@@ -92,6 +93,32 @@ def test_what_was_made_before_the_storage_failed_is_only_published(
     assert read_object(f"{url}/a/row.json") is None
     assert make_shared_library(rows[:1], url)[0].status == "done"
     assert engine.ran == ["a"]
+
+
+def test_a_row_that_is_refused_stops_no_other_and_is_tried_again(
+    engine, rows, tmp_path, monkeypatch, capsys
+):
+    url, real, calls = (tmp_path / "s").as_uri(), shared_module.publish, []
+
+    def refuse(local, target, root):
+        calls.append(target)
+        if "/b/" in target and len([c for c in calls if "/b/" in c]) <= limit:
+            raise UserError("The storage is full; free some.")
+        return real(local, target, root)
+
+    monkeypatch.setattr(shared_module, "publish", refuse)
+    limit = 2  # when it was made, and at the end
+    with pytest.raises(UserError, match=r"1 of 3 rows are made but not published \(b\)"):
+        make_shared_library(rows, url)
+    assert "b is not published yet: The storage is full" in capsys.readouterr().err
+    assert engine.ran == ["a", "b", "c"]
+    index = json.loads(read_object(f"{url}/library.json"))["rows"]
+    assert [row["name"] for row in index] == ["a", "c"]
+
+    calls.clear()
+    limit = 1  # there is space again at the end
+    assert [record.status for record in make_shared_library(rows, url)] == ["done"] * 3
+    assert engine.ran == ["a", "b", "c"]
 
 
 def test_a_place_that_cannot_be_written_stops_before_any_work(engine, rows, tmp_path):
