@@ -22,6 +22,7 @@ LAYERS = (
         (
             "errors",
             "progress",
+            "memory",
             "cores",
             "config",
             "io",

@@ -185,15 +185,17 @@ def run(options: argparse.Namespace, folder: Path) -> int:
 
 
 def originals(options: argparse.Namespace, folder: Path) -> dict[str, list[Path]]:
-    """Whole files of every kind, as small as they can be."""
-    from avatar3d.avatar import load
+    """Whole files of every kind, as small as they can be; a radiance field has no PLY."""
+    from avatar3d.avatar import SplatAvatar, load
     from avatar3d.export import export
 
     avatar = load(options.avatar)
     small = folder / "whole"
     small.mkdir()
     avatar.idle_motion.slice(0, 40).save(small / "m.npz")
-    export(avatar, small / "a.ply")
+    clouds = [small / "a.ply"] if isinstance(avatar, SplatAvatar) else []
+    for path in clouds:
+        export(avatar, path)
     export(avatar, small / "pictures", format="png", motion=avatar.idle_motion.slice(0, 1))
     shutil.copy(options.avatar, small / "a.a3d")
     subject = small / "s.subject"
@@ -209,9 +211,10 @@ def originals(options: argparse.Namespace, folder: Path) -> dict[str, list[Path]
     picture = small / "pictures/000000.png"
     whole = {
         "avatar": [small / "a.a3d"], "subject": [subject], "motion": [small / "m.npz"],
-        "ply": [small / "a.ply"], "image": [picture], "verify": [picture, small / "a.ply"],
-        "keyframes": [small / "k.yaml"],
+        "image": [picture], "verify": [picture, *clouds], "keyframes": [small / "k.yaml"],
     }  # fmt: skip
+    if clouds:
+        whole["ply"] = clouds
     if options.video:
         kinds = ("mp4", "mov", "mkv", "webm", "avi", "ts")
         whole["media"] = [encoded(options.video, small / f"whole.{suffix}") for suffix in kinds]

@@ -9,6 +9,7 @@ from avatar3d.avatar import Avatar, NerfAvatar
 from avatar3d.errors import UserError
 from avatar3d.io.video import write_video
 from avatar3d.kernels.device import pick_device
+from avatar3d.memory import give_memory_back
 from avatar3d.motion.motion import Motion
 from avatar3d.progress import say, track
 from avatar3d.provenance import facts_of
@@ -66,7 +67,10 @@ def render(
             marked = watermarked(picture) if watermark else picture
             yield labelled(marked) if label else marked
 
-    write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
+    try:
+        write_video(output, frames(), motion.fps, audio=audio, facts=facts_of(avatar.info))
+    finally:
+        give_memory_back()
 
 
 def _pictures(
