@@ -26,6 +26,8 @@ _FACE_MARGIN = 0.012
 _SOLID = 0.1  # opacity of the splats that count
 _NEAR = 0.010  # metres around them where there may be something
 _SKIN_SOFTNESS = 0.015  # metres over which neck turns into torso
+_AIR = 0.01, 0.02  # metres from the head over which air becomes the torso's
+_AIR_FADES = 0.06, 0.09  # metres from the torso over which it no longer does
 _LIMIT = 3.0
 _APPEARS = 2.0  # logit: brightness varies everywhere
 
@@ -85,7 +87,7 @@ def initial_field(
         box=box,
         fine_box=fine,
         spacing=spacing,
-        skin=_smoothed(means, torso, nodes),
+        skin=_skin(means, torso, nodes),
         layout=np.array(_numbers(size.grid), np.int32),
         table=size.grid.initial_table(torch.Generator().manual_seed(int(rng.integers(1 << 31))))
         .numpy()
@@ -135,6 +137,24 @@ def _face_parts(splats: SplatState) -> np.ndarray:
     bound = splats.face >= 0
     np.minimum.at(parts, splats.face[bound], splats.part[bound])
     return parts
+
+
+def _skin(points: np.ndarray, weight: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """(nodes,) weight of the torso's motion, of that of the splats around each node.
+
+    Air beside the torso goes with the torso as soon as the head is a node away. Were it the head's
+    where the chin is nearer, a nod would take the chest to where air stays, and the search for what
+    is there (`WarpGrid.inverse`), which begins there, would find the air: a hole in the shirt.
+    """
+    skin = _smoothed(points, weight, nodes)
+    torso = weight >= 0.9
+    if torso.all() or not torso.any():
+        return skin
+    to_head, _ = cKDTree(points[~torso]).query(nodes)
+    to_torso, _ = cKDTree(points[torso]).query(nodes)
+    air = np.clip((to_head - _AIR[0]) / (_AIR[1] - _AIR[0]), 0, 1)
+    air *= np.clip((_AIR_FADES[1] - to_torso) / (_AIR_FADES[1] - _AIR_FADES[0]), 0, 1)
+    return (skin + (1 - skin) * air).astype(np.float32)
 
 
 def _smoothed(points: np.ndarray, weight: np.ndarray, nodes: np.ndarray) -> np.ndarray:
