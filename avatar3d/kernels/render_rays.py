@@ -96,20 +96,11 @@ def render_rays(
         raise ValueError(f"opaque is {opaque}, expected a number from 1e-4 up to 1.")
     fast = origins.device.type == "cpu" and origins.dtype == torch.float32
     if not (fast and use_native(backend)):
-        return _in_torch(
-            origins,
-            directions,
-            frames,
-            warp,
-            occupancy,
-            step,
-            field,
-            vectors,
-            opaque,
-            mask,
-            limits,
-            backend,
-        )
+        samples = march(
+            origins, directions, frames, warp, occupancy, step, mask=mask, limits=limits,
+            backend=backend,
+        )  # fmt: skip
+        return _in_torch(samples, frames, field, vectors, opaque, backend)
     count = len(origins)
     out = [torch.empty(count, *size) for size in ((3,), (), (), (groups,))]
     inputs = torch.empty(0, field.grid.outputs)
@@ -127,23 +118,13 @@ def render_rays(
 
 
 def _in_torch(
-    origins: Tensor,
-    directions: Tensor,
+    samples: Samples,
     frames: Tensor,
-    warp: WarpGrid | None,
-    occupancy: Occupancy,
-    step: float,
     field: FieldWeights,
     vectors: Tensor,
     opaque: float,
-    mask: Tensor | None,
-    limits: tuple[Tensor, Tensor] | None,
     backend: Backend,
 ) -> Rendered:
-    samples = march(
-        origins, directions, frames, warp, occupancy, step, mask=mask, limits=limits,
-        backend=backend,
-    )  # fmt: skip
     implementation: Implementation = "torch" if backend == "reference" else "auto"
     unit = (samples.points - field.origin) * (1 / field.side)
     features = hash_encode(unit, field.table, field.grid, implementation=implementation)

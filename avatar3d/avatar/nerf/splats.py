@@ -11,6 +11,7 @@ from avatar3d.avatar.nerf.state import NerfState
 from avatar3d.avatar.nerf.surface import SurfacePoints, mouth_points, surface_points
 from avatar3d.avatar.nerf.warp import interpolated
 from avatar3d.avatar.state import SplatState
+from avatar3d.head.anny.landmarks import closest_on_triangles
 from avatar3d.head.arkit import ARKIT_52
 from avatar3d.motion.motion import Motion
 
@@ -22,7 +23,7 @@ _TORSO_ABOVE = 0.5  # skinning weight from which a point only moves with the sho
 _OFF_SKIN = 0.007  # metres from a part of the head model that no expression moves: hair
 _FAR_OFF = 0.02  # metres from any part: hair
 _STILL = 0.001  # metres that an expression may move what carries hair
-_CANDIDATES = 8  # triangles that may be the nearest
+_CANDIDATES = 8  # triangles, by their centres, that may be the nearest
 _SHAPE = (0.6, 0.6, 0.4)  # of the spacing
 _OPACITY = 2.0  # logit
 _SIZES = 4e-4, 8e-3  # metres
@@ -165,16 +166,7 @@ def _places(state: NerfState, face: np.ndarray, bary: np.ndarray) -> np.ndarray:
 def _bind(state: NerfState, place: np.ndarray, allowed: np.ndarray) -> _Bound:
     """The nearest of the allowed triangles for each point (n, 3)."""
     corners = state.vertices[state.faces[allowed]].astype(np.float64)
-    count = min(_CANDIDATES, len(allowed))
-    _, candidates = cKDTree(corners.mean(1)).query(place, count)
-    candidates = np.asarray(candidates).reshape(len(place), count)
-    best = np.full(len(place), np.inf)
-    face, bary = np.zeros(len(place), np.int64), np.zeros((len(place), 3))
-    for column in candidates.T:
-        found = _nearest_bary(corners[column], place)
-        distance = np.linalg.norm((corners[column] * found[..., None]).sum(1) - place, axis=1)
-        closer = distance < best
-        best[closer], face[closer], bary[closer] = distance[closer], column[closer], found[closer]
+    face, bary = closest_on_triangles(place, corners, _CANDIDATES)
     triangle = corners[face]
     u = triangle[:, 1] - triangle[:, 0]
     n = np.cross(u, triangle[:, 2] - triangle[:, 0])
@@ -182,19 +174,9 @@ def _bind(state: NerfState, place: np.ndarray, allowed: np.ndarray) -> _Bound:
     n /= np.linalg.norm(n, axis=1, keepdims=True).clip(1e-12)
     frame = np.stack([u, np.cross(n, u), n], -1)
     anchor = (triangle * bary[..., None]).sum(1)
-    return _Bound(allowed[face], bary, np.einsum("nij,ni->nj", frame, place - anchor), best)
-
-
-def _nearest_bary(triangle: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(n, 3) weights of a point of each triangle (n, 3, 3) near `place`, nearest if it is above."""
-    a, b = triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0]
-    p = place - triangle[:, 0]
-    aa, ab, bb = (a * a).sum(1), (a * b).sum(1), (b * b).sum(1)
-    pa, pb = (p * a).sum(1), (p * b).sum(1)
-    area = np.maximum(aa * bb - ab * ab, 1e-18)
-    v, w = (bb * pa - ab * pb) / area, (aa * pb - ab * pa) / area
-    bary = np.stack([1 - v - w, v, w], 1).clip(0, None)
-    return bary / bary.sum(1, keepdims=True)
+    away = place - anchor
+    distance = np.linalg.norm(away, axis=1)
+    return _Bound(allowed[face], bary, np.einsum("nij,ni->nj", frame, away), distance)
 
 
 def _spacing(place: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.stats import qmc
 from torch import Tensor
 
 from avatar3d.avatar import SplatAvatar
@@ -11,8 +12,8 @@ from avatar3d.motion import Motion
 
 __all__ = ["Sides"]
 
-_COUNT = 24
-_YAW, _PITCH = 0.7, 0.25  # radians to both sides
+_COUNT = 32
+_YAW, _PITCH = 0.7, 0.4  # radians to both sides
 _WIDER = 1.6  # expressions go this far beyond the filmed ones, at most
 
 
@@ -39,8 +40,9 @@ class Sides:
         chosen = weights[rng.integers(len(weights), size=_COUNT)]
         chosen = (chosen * rng.uniform(1, _WIDER, (_COUNT, 1))).clip(0, 1)
         head = np.tile(np.eye(4, dtype=np.float32), (_COUNT, 1, 1))
-        for pose, place in zip(head, np.linspace(-1, 1, _COUNT), strict=True):
-            angles = place * _YAW, rng.uniform(-_PITCH, _PITCH), 0.0
+        spread = qmc.Halton(2, scramble=False).random(_COUNT + 1)[1:] * 2 - 1
+        for pose, (yaw, pitch) in zip(head, spread, strict=True):
+            angles = yaw * _YAW, pitch * _PITCH, 0.0
             pose[:3, :3] = yaw_pitch_roll(*(torch.tensor(float(a)) for a in angles)).numpy()
         motion = Motion(
             fps=25,
