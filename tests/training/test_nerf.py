@@ -11,6 +11,7 @@ from avatar3d.avatar import NerfAvatar, load
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.kernels import Occupancy
+from avatar3d.motion.sliders import columns_named
 from avatar3d.subject import Subject
 from avatar3d.training import NerfConfig, TrainingConfig, train, training_config
 from avatar3d.training.events import Done, Event, FrameRefined, Preview, Step
@@ -152,3 +153,18 @@ def test_settings_by_kind() -> None:
         training_config(["avatar=mesh"])
     with pytest.raises(UserError, match="did you mean"):
         training_config(["avatar=nerf", "iteration=3"])
+
+
+def test_looks_at_closed_eyes_more_often(tiny_subject: Subject, tmp_path: Path) -> None:
+    """The one blink of a clip makes up a fifth of what is looked at."""
+    model = HeadModel.load(tiny_subject.info.head_model)
+    training = NerfTraining(tiny_subject, model, TINY, tmp_path)
+    expression = training.tracking.expression.copy()
+    expression[:, columns_named("eyeBlink")] = 0.1
+    training.tracking = replace(training.tracking, expression=expression)
+    assert sorted(training._seen_together()) == sorted(training.frames)
+    blink = int(training.frames[3])
+    expression[blink, columns_named("eyeBlink")] = 0.9
+    seen = list(training._seen_together())
+    assert seen.count(blink) == round(0.2 * len(training.frames)) > 1
+    assert len(seen) - seen.count(blink) == len(training.frames) - 1

@@ -20,6 +20,7 @@ from avatar3d.avatar.rig import FaceParameters
 from avatar3d.errors import UserError
 from avatar3d.head import HeadModel
 from avatar3d.kernels import encode_pixels, l1_ssim_loss
+from avatar3d.motion.sliders import columns_named
 from avatar3d.subject import Subject
 from avatar3d.training import checkpoint
 from avatar3d.training.data import FrameStore
@@ -39,6 +40,7 @@ from avatar3d.training.schedule import CHECK_EVERY
 __all__ = ["NerfTraining"]
 
 _QUICK, _FINAL = "quick", "final"
+_CLOSED, _CLOSED_SHARE, _MOST_TIMES = 0.4, 0.2, 8  # of eyes, of the frames looked at, each
 _CLIP_EVERY = 4000  # iterations between two preview videos
 _SIDE_WEIGHT = 0.3  # of pictures of the quick avatar, which is not as sharp
 
@@ -204,6 +206,14 @@ class NerfTraining(TrainingRun):
         if drawn.disagreement is not None:
             terms["agreement"] = config.agreement_weight * drawn.disagreement
         return terms
+
+    def _seen_together(self) -> np.ndarray:
+        """Those with closed eyes several times, as a clip has few of them."""
+        blink = self.tracking.weights[self.frames][:, columns_named("eyeBlink")].mean(1)
+        closed = self.frames[blink > _CLOSED]
+        wanted = _CLOSED_SHARE * len(self.frames) / max(len(closed), 1)
+        times = int(np.clip(round(wanted), 1, _MOST_TIMES))
+        return np.concatenate([self.frames, np.repeat(closed, times - 1)])
 
     def _looks(self, from_side: bool, square: bool) -> list[Look]:
         rays = self.config.rays

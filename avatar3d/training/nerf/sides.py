@@ -9,16 +9,21 @@ from avatar3d.avatar import SplatAvatar
 from avatar3d.avatar.rig import FaceParameters
 from avatar3d.geometry import Camera, yaw_pitch_roll
 from avatar3d.motion import Motion
+from avatar3d.motion.sliders import columns_named
 
 __all__ = ["Sides"]
 
 _COUNT = 32
 _YAW, _PITCH = 0.7, 0.4  # radians to both sides
 _WIDER = 1.6  # expressions go this far beyond the filmed ones, at most
+_BLINKS = 3  # every so many
+_CLOSED = 0.6  # at least, in a blink
 
 
 class Sides:
     """Turned heads with wide expressions: faces, straight colours and alphas.
+
+    A clip has few frames of closed eyes, and a field makes little of them: these have more.
 
     Args:
         avatar: of splats, whose priors fill what was not filmed.
@@ -39,6 +44,8 @@ class Sides:
     ) -> None:
         chosen = weights[rng.integers(len(weights), size=_COUNT)]
         chosen = (chosen * rng.uniform(1, _WIDER, (_COUNT, 1))).clip(0, 1)
+        blink = columns_named("eyeBlink")
+        chosen[::_BLINKS, blink] = rng.uniform(_CLOSED, 1, (len(chosen[::_BLINKS]), 1))
         head = np.tile(np.eye(4, dtype=np.float32), (_COUNT, 1, 1))
         spread = qmc.Halton(2, scramble=False).random(_COUNT + 1)[1:] * 2 - 1
         for pose, (yaw, pitch) in zip(head, spread, strict=True):
