@@ -131,6 +131,15 @@ def test_an_opaque_ball_is_as_far_as_it_is(ball: NerfAvatar) -> None:
     assert shown["depth"][row, column].max() > shown["depth"][row, column - 15].max() > 0
 
 
+def test_depth_is_finer_than_the_steps_of_colour(ball: NerfAvatar) -> None:
+    errors = []
+    for step in (0.012, 0.014, 0.016, 0.018, 0.020):
+        ball.state.ray_step = np.array(step, np.float32)
+        depth = float(ball.layers(still(ball.state)).depth[40, 48])
+        errors.append(abs(depth - (0.6 - 0.06)) / step)
+    assert max(errors) < 0.5, "of a step"
+
+
 def test_attention_is_red_where_the_mouth_is_heard(ball: NerfAvatar, tmp_path: Path) -> None:
     for group in range(3):
         ball.state.attention[:] = -10.0

@@ -23,6 +23,10 @@ from avatar3d.motion.motion import Motion
 
 __all__ = ["NerfAvatar", "occupancy_of"]
 
+_STEPS_OF_LAYERS = 4
+"""Layers take steps so much shorter: in a picture of depth the steps of colour are terraces."""
+_MOST_STEPS = 3500  # of a ray, so that a fine field is not refused
+
 
 @dataclass
 class NerfAvatar(PosedAvatar):
@@ -51,7 +55,7 @@ class NerfAvatar(PosedAvatar):
             known: (Z,) what the field knows of a sound that drives its mouth.
         """
         camera = camera or self.camera
-        seen = self._trace(face or self.face(), camera, known)
+        seen = self._trace(face or self.face(), camera, known, _STEPS_OF_LAYERS)
         far = torch.where(seen.alpha > 0.5, seen.depth / seen.alpha.clamp_min(1e-6), torch.inf)
         return Layers(seen.color, seen.alpha, far, surface_normals(far, camera), seen.gates)
 
@@ -133,8 +137,16 @@ class NerfAvatar(PosedAvatar):
         seen = self._trace(face, camera)
         return seen.over(background), seen.alpha
 
-    def _trace(self, face: FaceParameters, camera: Camera, known: Tensor | None = None) -> Traced:
-        step = float(self.state.ray_step)
+    def _trace(
+        self,
+        face: FaceParameters,
+        camera: Camera,
+        known: Tensor | None = None,
+        finer: int = 1,
+    ) -> Traced:
+        step, box = float(self.state.ray_step), np.asarray(self.state.box, float)
+        least = float(np.linalg.norm(box[1] - box[0])) / _MOST_STEPS
+        step = min(step, max(step / finer, least))
         return trace(self._field, self._rig, self._occupancy, step, face, camera, known)
 
 
