@@ -23,8 +23,8 @@ from avatar3d.motion.motion import Motion
 
 __all__ = ["NerfAvatar", "occupancy_of"]
 
-_STEPS_OF_LAYERS = 4
-"""Layers take steps so much shorter: in a picture of depth the steps of colour are terraces."""
+_FINER = 4
+"""Pictures of layers take steps so much shorter: those of colour are terraces of the depth."""
 _MOST_STEPS = 3500  # of a ray, so that a fine field is not refused
 
 
@@ -48,14 +48,16 @@ class NerfAvatar(PosedAvatar):
         face: FaceParameters | None = None,
         camera: Camera | None = None,
         known: Tensor | None = None,
+        finer: int = 1,
     ) -> Layers:
         """Colour, alpha, depth, normals and gates of a face, default the neutral one at rest.
 
         Args:
             known: (Z,) what the field knows of a sound that drives its mouth.
+            finer: how many steps to take for each of `render`, whose picture 1 describes.
         """
         camera = camera or self.camera
-        seen = self._trace(face or self.face(), camera, known, _STEPS_OF_LAYERS)
+        seen = self._trace(face or self.face(), camera, known, finer)
         far = torch.where(seen.alpha > 0.5, seen.depth / seen.alpha.clamp_min(1e-6), torch.inf)
         return Layers(seen.color, seen.alpha, far, surface_normals(far, camera), seen.gates)
 
@@ -74,7 +76,7 @@ class NerfAvatar(PosedAvatar):
             raise UserError(f"There is no layer {name!r} to show, only {', '.join(LAYERS)}.")
         usual = float(np.linalg.norm(np.asarray(self.state.T_camera_rest)[:3, 3]))
         for face, known in self._driven(motion, features):
-            picture = layer_picture(self.layers(face, known=known), name, usual)
+            picture = layer_picture(self.layers(face, known=known, finer=_FINER), name, usual)
             yield encode_pixels(picture).cpu().numpy()
 
     def render_heard(
