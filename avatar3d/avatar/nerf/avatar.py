@@ -57,7 +57,9 @@ class NerfAvatar(PosedAvatar):
             finer: how many steps to take for each of `render`, whose picture 1 describes.
         """
         camera = camera or self.camera
-        seen = self._trace(face or self.face(), camera, known, finer)
+        coarse, box = float(self.state.ray_step), np.asarray(self.state.box, float)
+        step = max(coarse / finer, float(np.linalg.norm(box[1] - box[0])) / _MOST_STEPS)
+        seen = self._trace(face or self.face(), camera, known, min(coarse, step))
         far = torch.where(seen.alpha > 0.5, seen.depth / seen.alpha.clamp_min(1e-6), torch.inf)
         return Layers(seen.color, seen.alpha, far, surface_normals(far, camera), seen.gates)
 
@@ -144,11 +146,9 @@ class NerfAvatar(PosedAvatar):
         face: FaceParameters,
         camera: Camera,
         known: Tensor | None = None,
-        finer: int = 1,
+        step: float | None = None,
     ) -> Traced:
-        step, box = float(self.state.ray_step), np.asarray(self.state.box, float)
-        least = float(np.linalg.norm(box[1] - box[0])) / _MOST_STEPS
-        step = min(step, max(step / finer, least))
+        step = float(self.state.ray_step) if step is None else step
         return trace(self._field, self._rig, self._occupancy, step, face, camera, known)
 
 

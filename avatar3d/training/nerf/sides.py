@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.stats import qmc
 from torch import Tensor
 
 from avatar3d.avatar import SplatAvatar
@@ -42,6 +41,8 @@ class Sides:
         camera: Camera,
         rng: np.random.Generator,
     ) -> None:
+        from scipy.stats import qmc  # takes long to import
+
         chosen = weights[rng.integers(len(weights), size=_COUNT)]
         chosen = (chosen * rng.uniform(1, _WIDER, (_COUNT, 1))).clip(0, 1)
         blink = columns_named("eyeBlink")
